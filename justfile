@@ -1,0 +1,64 @@
+# `just` lists what there is to do.
+
+export UV_PYTHON_DOWNLOADS := "never"
+bin := ".venv/bin"
+
+[private]
+default:
+    @just --list --unsorted
+
+# Make .venv and install everything, each file checked against the lock's hashes
+setup:
+    @sh .ci/setup
+
+# Enrol, search and verify real faces on a throw-away server: the whole product in a minute
+demo *ARGS: setup
+    @{{bin}}/facepass demo {{ARGS}}
+
+# Run the service on this machine
+serve *ARGS: setup
+    @{{bin}}/facepass serve {{ARGS}}
+
+# Everything that CI runs: lint, types, layers and every test
+test: setup lint types layers tests
+
+# The same: what to run before a commit
+alias check := test
+
+# The tests alone, with pytest's own arguments
+tests *ARGS: setup
+    @{{bin}}/pytest -n 2 --dist loadscope {{ARGS}}
+
+# Style and the whole of ruff's rules
+lint: setup
+    @{{bin}}/ruff check .
+    @{{bin}}/ruff format --check .
+
+# Strict types
+types: setup
+    @{{bin}}/mypy
+
+# The rules of the hexagon
+layers: setup
+    @{{bin}}/lint-imports
+
+# Rewrite what can be rewritten
+fix:
+    @{{bin}}/ruff check --fix .
+    @{{bin}}/ruff format .
+
+# Print the table of speed and size, with its ratios
+bench *ARGS: setup
+    @{{bin}}/python -m tests.benchmarks {{ARGS}}
+
+# Bring the database to the newest schema
+migrate: setup
+    @{{bin}}/facepass db upgrade
+
+# Write a new migration from what the tables say
+revision MESSAGE: setup
+    @{{bin}}/facepass db revision "{{MESSAGE}}"
+
+# Renew the lock: versions and hashes, no addresses
+lock:
+    uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --extra demo --group dev -o requirements.lock pyproject.toml
