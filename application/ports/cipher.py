@@ -1,0 +1,46 @@
+"""The port to encryption at rest."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NewType, Protocol
+from uuid import UUID
+
+from domain.workspace import WorkspaceId
+
+DataKeyId = NewType("DataKeyId", UUID)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedKey:
+    """A data key under the master key: useless without it, and destroying it destroys what it sealed."""
+
+    id: DataKeyId
+    workspace: WorkspaceId
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a ciphertext belongs: it is authenticated with it, and opens nowhere else."""
+
+    workspace: WorkspaceId
+    subject: UUID
+    """The row's id: for templates and images that of the reference."""
+    purpose: str
+    """`template`, `image`, `answer`: one row's ciphertexts do not open as each other."""
+
+
+class Cipher(Protocol):
+    """Envelope encryption: a data key per person, wrapped by a master key, AES-256-GCM for both."""
+
+    @abstractmethod
+    def new_key(self, key: DataKeyId, *, workspace: WorkspaceId) -> WrappedKey:
+        """Make a data key and wrap it, bound to its id and workspace."""
+
+    @abstractmethod
+    def seal(self, plaintext: bytes, *, key: WrappedKey, place: Place) -> bytes:
+        """Encrypt; 29 bytes longer than `plaintext`, different each time. Raises `CannotOpen` for a foreign key."""
+
+    @abstractmethod
+    def open(self, sealed: bytes, *, key: WrappedKey, place: Place) -> bytes:
+        """Decrypt. Raises `CannotOpen` for another key, another place, or a changed byte."""

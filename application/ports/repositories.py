@@ -1,0 +1,249 @@
+"""The ports to the record, for those who change it; `record` is for those who only match against it.
+
+Every method takes the workspace, and finds nothing of another. All share the request's `Transaction`.
+Each raises `PortUnavailable` where the database is gone.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+from application.ports.cipher import WrappedKey
+from domain.credential import ApiKey
+from domain.embedding import SpaceId
+from domain.enrolment import Reference, ReferenceId
+from domain.gallery import Gallery, GalleryId
+from domain.person import Person, PersonId
+from domain.workspace import Workspace, WorkspaceId
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """A stretch of a list, by id: oldest first, since ids sort by time."""
+
+    items: tuple[T, ...]
+    next_after: UUID | None
+    """The last item's id where more follow, else None."""
+
+
+class WorkspaceRepository(Protocol):
+    """Tenants."""
+
+    @abstractmethod
+    async def add(self, workspace: Workspace) -> None:
+        """Keep a new one."""
+
+    @abstractmethod
+    async def named(self, name: str) -> Workspace | None:
+        """Return the workspace of that name, None where there is none. Names are unique."""
+
+
+class GalleryRepository(Protocol):
+    """Galleries of a workspace."""
+
+    @abstractmethod
+    async def add(self, gallery: Gallery) -> None:
+        """Keep a new one. Raises `GalleryNameTaken`."""
+
+    @abstractmethod
+    async def get(self, workspace: WorkspaceId, gallery: GalleryId | str) -> Gallery:
+        """Return it by id or by name. Raises `GalleryNotFound`."""
+
+    @abstractmethod
+    async def page(self, workspace: WorkspaceId, *, limit: int, after: UUID | None) -> Page[Gallery]:
+        """Return up to `limit` galleries behind `after`."""
+
+    @abstractmethod
+    async def save(self, gallery: Gallery) -> None:
+        """Replace it where `gallery.version - 1` is the version kept.
+
+        Raises `VersionMismatch`, `GalleryNameTaken`, `GalleryNotFound`.
+        """
+
+    @abstractmethod
+    async def remove(self, workspace: WorkspaceId, gallery: GalleryId) -> None:
+        """Remove it. Raises `GalleryKept` where people are in it and `GalleryNotFound`."""
+
+
+class PersonRepository(Protocol):
+    """People of a gallery."""
+
+    @abstractmethod
+    async def add(self, person: Person, key: WrappedKey) -> None:
+        """Keep a new one with the data key of their references. Raises `ExternalIdTaken` and `GalleryNotFound`."""
+
+    @abstractmethod
+    async def get(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str) -> Person:
+        """Return them by id or by `external_id`, locked until the transaction ends. Raises `PersonNotFound`."""
+
+    @abstractmethod
+    async def page(
+        self, workspace: WorkspaceId, gallery: GalleryId, *, limit: int, after: UUID | None, external_id: str | None
+    ) -> Page[Person]:
+        """Return up to `limit` people behind `after`, merged ones left out; with `external_id`, that one alone."""
+
+    @abstractmethod
+    async def save(self, person: Person) -> None:
+        """Replace them where `person.version - 1` is the version kept.
+
+        Raises `VersionMismatch`, `ExternalIdTaken`, `PersonNotFound`.
+        """
+
+    @abstractmethod
+    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> None:
+        """Remove them with references, keys and remembered answers, people merged into them too.
+
+        What the index and the blob store must forget is noted in `ReconciliationRepository` by the caller,
+        before. Raises `PersonNotFound`.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewReference:
+    """A reference with its sealed template, as it is written."""
+
+    reference: Reference
+    key: WrappedKey
+    template: bytes
+    """Sealed with `key` at the place (workspace, reference id, `template`)."""
+
+
+class ReferenceRepository(Protocol):
+    """References of a gallery."""
+
+    @abstractmethod
+    async def key_of(self, workspace: WorkspaceId, person: PersonId) -> WrappedKey:
+        """Return the data key that new references of a person are sealed with. Raises `PersonNotFound`."""
+
+    @abstractmethod
+    async def add(self, references: Sequence[NewReference]) -> None:
+        """Keep new ones. Raises `PersonNotFound` where the person is gone."""
+
+    @abstractmethod
+    async def page(
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        *,
+        limit: int,
+        after: UUID | None,
+        person: PersonId | None = None,
+        reference: ReferenceId | None = None,
+    ) -> Page[Reference]:
+        """Return up to `limit` references behind `after`, of one person or one id where given."""
+
+    @abstractmethod
+    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, reference: ReferenceId) -> Reference:
+        """Remove one and return what it was. Raises `ReferenceNotFound`."""
+
+    @abstractmethod
+    async def move(
+        self, workspace: WorkspaceId, gallery: GalleryId, *, source: PersonId, target: PersonId, back: bool
+    ) -> Sequence[ReferenceId]:
+        """Give the references of `source` to `target` and return their ids.
+
+        With `back`, only those that were enrolled for `target` to begin with: the undoing of a merge.
+        No ciphertext moves: references stay sealed with the key they were enrolled under.
+        """
+
+
+class ReconciliationRepository(Protocol):
+    """What must still be brought in line outside the record, noted in the transaction that made it necessary."""
+
+    @abstractmethod
+    async def note(
+        self, workspace: WorkspaceId, references: Sequence[ReferenceId], *, space: SpaceId, due: datetime
+    ) -> None:
+        """Note that these references must be reconciled; noted twice is noted once, and earlier."""
+
+    @abstractmethod
+    async def due(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, ReferenceId]]:
+        """Return what is due, oldest first, of all workspaces: for the sweep alone."""
+
+    @abstractmethod
+    async def lock(self, workspace: WorkspaceId, reference: ReferenceId) -> "Pending | None":
+        """Lock the note and the reference until the transaction ends, and read both again.
+
+        None where there is no note, or another process holds it.
+        """
+
+    @abstractmethod
+    async def done(self, workspace: WorkspaceId, reference: ReferenceId) -> None:
+        """Forget the note, and mark the reference, if it is still there, searchable."""
+
+    @abstractmethod
+    async def postpone(self, workspace: WorkspaceId, reference: ReferenceId, *, due: datetime, error: str) -> None:
+        """Count a try that failed, and say when the next one is due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A locked note: what the record says of a reference at this moment."""
+
+    attempts: int
+    space: SpaceId
+    gallery: GalleryId | None
+    person: PersonId | None
+    key: WrappedKey | None
+    template: bytes | None
+    """All four None where the reference is gone: then the index and the blob store must forget it too."""
+
+
+class ApiKeyRepository(Protocol):
+    """API keys: what is kept of them."""
+
+    @abstractmethod
+    async def add(self, key: ApiKey, digest: bytes) -> None:
+        """Keep a new one under the keyed hash of its secret."""
+
+    @abstractmethod
+    async def with_digest(self, digest: bytes) -> ApiKey | None:
+        """Return the key of that hash, revoked or expired as it may be, None where there is none."""
+
+    @abstractmethod
+    async def of_workspace(self, workspace: WorkspaceId) -> Sequence[ApiKey]:
+        """Return all keys of a workspace, oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was answered to a creating call, so that the same call gets it again."""
+
+    fingerprint: bytes
+    """Keyed hash of the call's parts."""
+    key: WrappedKey
+    body: bytes
+    """Sealed at the place (workspace, id of the key, `answer`)."""
+
+
+class AnswerRepository(Protocol):
+    """Remembered answers, by workspace and idempotency key, for 24 hours."""
+
+    @abstractmethod
+    async def find(self, workspace: WorkspaceId, idempotency_key: str, *, now: datetime) -> Answer | None:
+        """Return the answer, None where there is none or it has expired at `now`."""
+
+    @abstractmethod
+    async def keep(
+        self,
+        workspace: WorkspaceId,
+        idempotency_key: str,
+        answer: Answer,
+        *,
+        person: PersonId | None,
+        expires_at: datetime,
+    ) -> bool:
+        """Keep it in the transaction of the call itself; it goes with `person`.
+
+        Waits for a call with the same key that has not ended yet; False where that one was committed:
+        then nothing of this call may be.
+        """
+
+    @abstractmethod
+    async def purge(self, now: datetime) -> int:
+        """Remove what has expired and return how many."""

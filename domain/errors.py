@@ -1,0 +1,354 @@
+"""Everything that can be wrong, as one tree.
+
+FacepassError
+├── InvalidRequest          what was sent cannot be understood or used
+│   ├── InvalidValue            invalid_value
+│   ├── InvalidCursor           invalid_cursor
+│   ├── IdempotencyKeyReused    idempotency_key_reused
+│   ├── TooManyItems            too_many_items
+│   ├── ImageRefused            an image that is not looked at any further
+│   │   ├── NotAnImage              not_an_image
+│   │   ├── ImageTruncated          image_truncated
+│   │   ├── ImageFormatUnsupported  image_format_unsupported
+│   │   ├── ImageTooLarge           image_too_large
+│   │   └── TooManyPixels           too_many_pixels
+│   ├── FaceRefused             an image whose face cannot be used
+│   │   ├── FaceNotFound            face_not_found
+│   │   ├── MultipleFaces           multiple_faces
+│   │   ├── FaceTooSmall            face_too_small
+│   │   ├── FaceCutOff              face_cut_off
+│   │   ├── LowSharpness            low_sharpness
+│   │   ├── LowContrast             low_contrast
+│   │   ├── TooDark                 too_dark
+│   │   ├── TooBright               too_bright
+│   │   ├── ExtremePose             extreme_pose
+│   │   └── LowConfidence           low_confidence
+│   └── NothingAccepted         nothing_accepted
+├── NotFound                what was named is not there, or not in this workspace
+│   ├── GalleryNotFound         gallery_not_found
+│   ├── PersonNotFound          person_not_found
+│   ├── ReferenceNotFound       reference_not_found
+│   └── ImageNotKept            image_not_kept
+├── Conflict                what was asked contradicts what is there
+│   ├── GalleryNameTaken        gallery_name_taken
+│   ├── ExternalIdTaken         external_id_taken
+│   ├── GalleryKept             gallery_kept
+│   ├── PersonMerged            person_merged
+│   ├── SpaceMismatch           space_mismatch
+│   └── VersionMismatch         version_mismatch
+├── Refused                 who asks may not
+│   ├── CredentialMissing       credential_missing
+│   ├── CredentialInvalid       credential_invalid
+│   └── ScopeMissing            scope_missing
+├── PackError               a model pack cannot be used
+│   ├── UnknownPack             unknown_pack
+│   ├── PackMissing             pack_missing
+│   ├── PackCorrupt             pack_corrupt
+│   ├── PackUnavailable         pack_unavailable
+│   ├── PackNotCommercial       pack_not_commercial
+│   └── PackUncalibrated        pack_uncalibrated
+├── CannotOpen              cannot_open
+└── PortError               what a port raises (`application.ports.errors`)
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class FacepassError(Exception):
+    """The root. Every leaf has one stable `code`, which clients may build on; messages may change."""
+
+    code: ClassVar[str] = ""
+
+    def __init__(self, message: str) -> None:
+        """Take a sentence that says what is wrong and, where there is one, the way out."""
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(FacepassError):
+    """What was sent cannot be understood or used."""
+
+
+class InvalidValue(InvalidRequest):
+    """A field holds something that it may not hold."""
+
+    code = "invalid_value"
+
+    def __init__(self, message: str, *, field: str) -> None:
+        """Name the field as the client wrote it (`policy.target_fmr`)."""
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidCursor(InvalidRequest):
+    """The cursor is not one of ours, or belongs to another list."""
+
+    code = "invalid_cursor"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The idempotency key came before, with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class TooManyItems(InvalidRequest):
+    """More items than one call may hold."""
+
+    code = "too_many_items"
+
+
+class ImageRefused(InvalidRequest):
+    """An image that is not looked at any further."""
+
+
+class NotAnImage(ImageRefused):
+    """The bytes are not an image, or there are none."""
+
+    code = "not_an_image"
+
+
+class ImageTruncated(ImageRefused):
+    """The image begins well and does not end, or is damaged inside."""
+
+    code = "image_truncated"
+
+
+class ImageFormatUnsupported(ImageRefused):
+    """An image, but none of JPEG, PNG and WebP."""
+
+    code = "image_format_unsupported"
+
+
+class ImageTooLarge(ImageRefused):
+    """More bytes than an image may have."""
+
+    code = "image_too_large"
+
+
+class TooManyPixels(ImageRefused):
+    """More pixels than an image may have; known from its header, before decoding."""
+
+    code = "too_many_pixels"
+
+
+class FaceRefused(InvalidRequest):
+    """An image whose face cannot be used."""
+
+
+class FaceNotFound(FaceRefused):
+    """No face where one is needed."""
+
+    code = "face_not_found"
+
+
+class MultipleFaces(FaceRefused):
+    """Several faces where exactly one is wanted."""
+
+    code = "multiple_faces"
+
+
+class FaceTooSmall(FaceRefused):
+    """Too few pixels between the eyes."""
+
+    code = "face_too_small"
+
+
+class FaceCutOff(FaceRefused):
+    """Too much of the face lies beyond the edge of the image."""
+
+    code = "face_cut_off"
+
+
+class LowSharpness(FaceRefused):
+    """Blurred, or enlarged from too few pixels."""
+
+    code = "low_sharpness"
+
+
+class LowContrast(FaceRefused):
+    """Too flat: fog, veil, washed out."""
+
+    code = "low_contrast"
+
+
+class TooDark(FaceRefused):
+    """Under-exposed."""
+
+    code = "too_dark"
+
+
+class TooBright(FaceRefused):
+    """Over-exposed."""
+
+    code = "too_bright"
+
+
+class ExtremePose(FaceRefused):
+    """Turned too far away from the camera."""
+
+    code = "extreme_pose"
+
+
+class LowConfidence(FaceRefused):
+    """The detector is not sure that this is a face."""
+
+    code = "low_confidence"
+
+
+class NothingAccepted(InvalidRequest):
+    """Several images were sent and none could be enrolled; `rejected` says why, image by image."""
+
+    code = "nothing_accepted"
+
+    def __init__(self, message: str, *, rejected: Sequence[object]) -> None:
+        """Take the rejections in the order of the images (`domain.enrolment.Rejection`)."""
+        super().__init__(message)
+        self.rejected = tuple(rejected)
+
+
+class NotFound(FacepassError):
+    """What was named is not there, or is another workspace's: the two cannot be told apart."""
+
+
+class GalleryNotFound(NotFound):
+    """No such gallery in this workspace."""
+
+    code = "gallery_not_found"
+
+
+class PersonNotFound(NotFound):
+    """No such person in this gallery."""
+
+    code = "person_not_found"
+
+
+class ReferenceNotFound(NotFound):
+    """No such reference in this gallery."""
+
+    code = "reference_not_found"
+
+
+class ImageNotKept(NotFound):
+    """The reference is there, but its image was not kept."""
+
+    code = "image_not_kept"
+
+
+class Conflict(FacepassError):
+    """What was asked contradicts what is there."""
+
+
+class GalleryNameTaken(Conflict):
+    """The workspace has a gallery of that name."""
+
+    code = "gallery_name_taken"
+
+
+class ExternalIdTaken(Conflict):
+    """The gallery has a person of that `external_id`."""
+
+    code = "external_id_taken"
+
+
+class GalleryKept(Conflict):
+    """This gallery cannot be deleted: it is the default one, or people are in it."""
+
+    code = "gallery_kept"
+
+
+class PersonMerged(Conflict):
+    """The person was merged into another one, or is not merged where it should be."""
+
+    code = "person_merged"
+
+
+class SpaceMismatch(Conflict):
+    """The vector or gallery belongs to another embedding space; spaces are never compared."""
+
+    code = "space_mismatch"
+
+
+class VersionMismatch(Conflict):
+    """`If-Match` names a version that is not the current one."""
+
+    code = "version_mismatch"
+
+
+class Refused(FacepassError):
+    """Who asks may not."""
+
+
+class CredentialMissing(Refused):
+    """No credential came with the call."""
+
+    code = "credential_missing"
+
+
+class CredentialInvalid(Refused):
+    """The credential is unknown, expired, revoked or forged: which of these is not told."""
+
+    code = "credential_invalid"
+
+
+class ScopeMissing(Refused):
+    """The credential is good, but may not do this."""
+
+    code = "scope_missing"
+
+
+class PackError(FacepassError):
+    """A model pack cannot be used."""
+
+
+class UnknownPack(PackError):
+    """No pack of that name."""
+
+    code = "unknown_pack"
+
+
+class PackMissing(PackError):
+    """The pack is known but not in the cache."""
+
+    code = "pack_missing"
+
+
+class PackCorrupt(PackError):
+    """A file of the pack is not what was recorded when it was made."""
+
+    code = "pack_corrupt"
+
+
+class PackUnavailable(PackError):
+    """The pack could not be fetched or built."""
+
+    code = "pack_unavailable"
+
+
+class PackNotCommercial(PackError):
+    """The pack's licence forbids commercial use, and the operator asked for commercial packs only."""
+
+    code = "pack_not_commercial"
+
+
+class PackUncalibrated(PackError):
+    """The pack has no calibration curve, so no threshold follows from a target error rate."""
+
+    code = "pack_uncalibrated"
+
+
+class CannotOpen(FacepassError):
+    """A ciphertext does not open: another key, another row, or changed bytes."""
+
+    code = "cannot_open"
+
+
+class PortError(FacepassError):
+    """What a port raises; its leaves stand in `application.ports.errors`."""
+
+
+def leaves(root: type[FacepassError] = FacepassError) -> list[type[FacepassError]]:
+    """Every error that can be raised: the classes below `root` that have no subclass of their own."""
+    below = root.__subclasses__()
+    return [leaf for child in below for leaf in leaves(child)] if below else [root]

@@ -1,0 +1,29 @@
+"""How alike two faces look to one model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.embedding import Embedding, require_same_space
+
+
+def cosine(one: Embedding, other: Embedding) -> float:
+    """Cosine in [-1, 1], computed in float64. Not a probability. Raises `SpaceMismatch`."""
+    require_same_space(one.space, other.space)
+    return float(similarities(one, [other])[0])
+
+
+def similarities(probe: Embedding, references: Sequence[Embedding]) -> NDArray[np.float64]:
+    """Cosine of `probe` to each reference, shape (N,), in [-1, 1]. Raises `SpaceMismatch`.
+
+    In float64 and from the stored vectors alone, so that every backend ends in the same numbers.
+    """
+    if not references:
+        return np.zeros(0)
+    require_same_space(probe.space, *(reference.space for reference in references))
+    # A product and a sum a row, not BLAS: BLAS may group the sum by the number of rows, and a
+    # similarity must not depend on who else is looked at.
+    stacked = np.stack([reference.vector for reference in references]).astype(np.float64)
+    cosines: NDArray[np.float64] = np.clip((stacked * probe.vector.astype(np.float64)).sum(axis=1), -1.0, 1.0)
+    return cosines
