@@ -32,6 +32,7 @@ _LANDMARKS: Final = 5
 
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 _Text = Annotated[str, Meta(min_length=1)]
+_Address = Annotated[str, Meta(pattern=r"^(https?|file)://")]
 _FileName = Annotated[str, Meta(pattern=rf"^{_SAFE_NAME.pattern}$")]
 _Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 _Sides = Annotated[int, Meta(ge=1, le=4096)]
@@ -50,7 +51,7 @@ class _Registry(Struct, frozen=True, forbid_unknown_fields=True, tag="registry",
 
 
 class _Url(Struct, frozen=True, forbid_unknown_fields=True, tag="url", tag_field="kind"):
-    url: _Text
+    url: _Address
     sha256: _Sha256 | None = None
 
     def to_domain(self) -> UrlSource:
@@ -58,7 +59,7 @@ class _Url(Struct, frozen=True, forbid_unknown_fields=True, tag="url", tag_field
 
 
 class _Archive(Struct, frozen=True, forbid_unknown_fields=True, tag="archive", tag_field="kind"):
-    url: _Text
+    url: _Address
     member: _Text
     archive_sha256: _Sha256 | None = None
     member_sha256: _Sha256 | None = None
