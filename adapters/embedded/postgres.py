@@ -336,12 +336,14 @@ class EmbeddedPostgres:
         return f"postgresql+asyncpg://{ROLE}:{password}@/{DATABASE}?host={quote(str(self._sockets()))}&port={PORT}"
 
     def _sockets(self) -> Path:
-        """The folder of the socket: in the cluster's home, or a short one where that path is too long for a socket.
+        """The folder of the socket: in the cluster's home, or a short one where that path cannot name a socket.
 
+        It may be too long, or hold what SQLAlchemy takes for several hosts or a port.
         The short one is the same for every process, whatever its environment says about temporary files.
         """
         inside = self._folder / "run"
-        if len(os.fsencode(inside / f".s.PGSQL.{PORT}")) <= _LONGEST_SOCKET:
+        short = len(os.fsencode(inside / f".s.PGSQL.{PORT}")) <= _LONGEST_SOCKET
+        if short and not {",", ":"} & set(str(inside)):
             return inside
         digest = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]
         return Path("/tmp") / f"facepass-{digest}"  # noqa: S108 - 0700, and refused where somebody else owns it

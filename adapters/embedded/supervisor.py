@@ -165,7 +165,7 @@ def private_folder(path: Path, uid: int) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} [{os.getpid()}] {text}\n")
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC supervisor[{os.getpid()}] {text}\n")
     sys.stderr.flush()
 
 
