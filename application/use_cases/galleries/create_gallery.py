@@ -1,0 +1,52 @@
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.clock import Clock
+from application.ports.face_embedder import FaceEmbedder
+from application.ports.id_generator import IdGenerator
+from application.ports.repositories import GalleryRepository
+from application.ports.transaction import Transaction
+from application.use_cases.idempotency import Once, RememberedAnswers
+from domain.gallery import Gallery, GalleryId, Policy, checked_gallery_name
+from domain.workspace import WorkspaceId
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateGallery:
+    """Make an empty gallery, bound for good to the embedding space of the current face model.
+
+    Its name is unique in the workspace. What the policy leaves out has the service's defaults.
+    """
+
+    embedder: FaceEmbedder
+    galleries: GalleryRepository
+    remembered: RememberedAnswers
+    transaction: Transaction
+    ids: IdGenerator
+    clock: Clock
+
+    async def __call__(
+        self, *, workspace: WorkspaceId, name: str, policy: Policy, once: Once[Gallery] | None = None
+    ) -> Gallery:
+        earlier = await self.remembered.earlier(workspace, once)
+        if earlier is not None:
+            return earlier
+        now = self.clock.now()
+        gallery = Gallery(
+            id=GalleryId(self.ids.new()),
+            workspace=workspace,
+            name=checked_gallery_name(name),
+            space=self.embedder.space.id,
+            policy=policy,
+            created_at=now,
+            updated_at=now,
+            version=1,
+        )
+        kept = await self.remembered.keep(workspace, once, gallery)
+        if not kept:
+            await self.transaction.rollback()
+            return await self.remembered.committed(workspace, once)
+        await self.galleries.add(gallery)
+        await self.transaction.commit()
+        return gallery

@@ -1,0 +1,86 @@
+"""The same creating call, made twice, is done once."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, TypeVar, final
+
+from application.ports.cipher import Cipher, DataKeyId, Place
+from application.ports.clock import Clock
+from application.ports.id_generator import IdGenerator
+from application.ports.repositories import Answer, AnswerRepository
+from domain.errors import IdempotencyKeyReused
+from domain.person import PersonId
+from domain.workspace import WorkspaceId
+
+REMEMBERED_FOR = timedelta(hours=24)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once(Generic[T]):
+    """A creating call that carries an idempotency key."""
+
+    key: str
+    fingerprint: bytes
+    """Keyed hash of the call's parts: path and every field, files by their content."""
+    encode: Callable[[T], bytes]
+    decode: Callable[[bytes], T]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberedAnswers:
+    """What was answered to idempotency keys, sealed, for `REMEMBERED_FOR`."""
+
+    answers: AnswerRepository
+    cipher: Cipher
+    ids: IdGenerator
+    clock: Clock
+
+    async def earlier(self, workspace: WorkspaceId, once: Once[T] | None) -> T | None:
+        """Return what the same call was answered before, None for a new one.
+
+        Raises `IdempotencyKeyReused` where the key came with another body.
+        """
+        if once is None:
+            return None
+        answer = await self.answers.find(workspace, once.key, now=self.clock.now())
+        if answer is None:
+            return None
+        if not hmac.compare_digest(answer.fingerprint, once.fingerprint):
+            raise IdempotencyKeyReused("this idempotency key was used before, with another body: use a new key")
+        place = Place(workspace=workspace, subject=answer.key.id, purpose="answer")
+        return once.decode(self.cipher.open(answer.body, key=answer.key, place=place))
+
+    async def keep(
+        self, workspace: WorkspaceId, once: Once[T] | None, result: T, *, person: PersonId | None = None
+    ) -> bool:
+        """Remember `result` in the running transaction; it is forgotten with `person`.
+
+        False where a call with the same key was committed in between: then this one must be rolled back.
+        """
+        if once is None:
+            return True
+        key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace)
+        place = Place(workspace=workspace, subject=key.id, purpose="answer")
+        return await self.answers.keep(
+            workspace,
+            once.key,
+            Answer(
+                fingerprint=once.fingerprint,
+                key=key,
+                body=self.cipher.seal(once.encode(result), key=key, place=place),
+            ),
+            person=person,
+            expires_at=self.clock.now() + REMEMBERED_FOR,
+        )
+
+    async def committed(self, workspace: WorkspaceId, once: Once[T] | None) -> T:
+        """Return what the call that came first was answered, after `keep` said False and a rollback."""
+        earlier = await self.earlier(workspace, once)
+        if earlier is None:
+            raise IdempotencyKeyReused("a call with this idempotency key ended at this moment: send it again")
+        return earlier

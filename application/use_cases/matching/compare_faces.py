@@ -1,0 +1,59 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.face_embedder import FaceEmbedder
+from application.use_cases.matching.probe import Probe, read_probe
+from domain.calibration import Calibration
+from domain.decision import Criterion, Decision, verification_criterion
+from domain.gallery import Policy, checked_rate, checked_threshold
+from domain.similarity import cosine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Whether two images show the same person, and what that rests on."""
+
+    decision: Decision
+    similarity: float
+    """Cosine in [-1, 1]. Not a probability."""
+    criterion: Criterion
+    probe: Probe
+    other: Probe
+    model: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareFaces:
+    """Compare the largest face of one image with the largest of another. Nothing is kept, no gallery is needed."""
+
+    embedder: FaceEmbedder
+    calibration: Calibration
+
+    async def __call__(
+        self,
+        *,
+        frames: Sequence[bytes],
+        other_image: bytes,
+        threshold: float | None = None,
+        target_fmr: float | None = None,
+        policy: Policy | None = None,
+    ) -> Comparison:
+        checked_threshold(threshold, "threshold")
+        if target_fmr is not None:
+            checked_rate(target_fmr, "target_fmr")
+        probe = await read_probe(self.embedder, frames)
+        other = await read_probe(self.embedder, [other_image])
+        criterion = verification_criterion(
+            self.calibration, policy=policy or Policy(), threshold=threshold, target_fmr=target_fmr
+        )
+        similarity = cosine(probe.embedding, other.embedding)
+        return Comparison(
+            decision=criterion.decide(similarity),
+            similarity=similarity,
+            criterion=criterion,
+            probe=probe,
+            other=other,
+            model=self.embedder.space.model,
+        )

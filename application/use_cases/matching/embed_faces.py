@@ -1,0 +1,19 @@
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.face_embedder import FaceEmbedder
+from domain.face import Analysis, Embed
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedFaces:
+    """Return the embedding of every face in an image, of length 1. Nothing is kept.
+
+    Needs a scope of its own: with embeddings in hand, a stolen index can be searched.
+    """
+
+    embedder: FaceEmbedder
+
+    async def __call__(self, *, image: bytes) -> Analysis:
+        return await self.embedder.analyse(image, embed=Embed.ALL)

@@ -1,0 +1,168 @@
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.cipher import Cipher
+from application.ports.face_embedder import FaceEmbedder
+from application.ports.record import Record, SealedTemplate
+from application.ports.vector_index import VectorIndex
+from application.use_cases.matching.probe import Probe, read_probe
+from application.use_cases.matching.templates import opened
+from domain.calibration import Calibration
+from domain.decision import Criterion, Decision, Outcome, margins, search_criterion
+from domain.embedding import Embedding, require_same_space
+from domain.errors import FaceNotFound, InvalidValue
+from domain.face import Analysis, Embed, Face
+from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
+from domain.person import PersonId
+from domain.similarity import similarities
+from domain.workspace import WorkspaceId
+
+DEFAULT_LIMIT = 10
+LARGEST_LIMIT = 100
+
+PROPOSED_PER_PERSON = 3
+"""References of one person that the index may propose: its numbers are approximate, so that the best by
+its count may be the second best by ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A person who looks enough like the probe to be named."""
+
+    decision: Decision
+    similarity: float
+    """Cosine to the person's best reference, in [-1, 1]."""
+    margin: float | None
+    """Distance to the next person's similarity, named or not; None where there is no other person."""
+    best: SealedTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchedFace:
+    """One face of the image, and who it may be: best first, nobody where it is a stranger."""
+
+    face: Face
+    decision: Decision
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What a search found, and what that rests on."""
+
+    image: Analysis
+    faces: tuple[SearchedFace, ...]
+    criterion: Criterion
+    references: int
+    """How many were searched: the threshold follows from it."""
+    model: str
+    query_ms: float
+    """Milliseconds for index, record and scoring, without inference."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFaces:
+    """Find out who in a gallery a face is (1:N): the largest face of an image, or every one.
+
+    The threshold follows from the target rate for the whole search and the number of references, so
+    that a gallery that grows does not begin to hand out strangers. A stranger is an empty list. People
+    above the verification threshold and below the search threshold are `uncertain`. The index only
+    proposes: every similarity is computed from the record.
+    """
+
+    embedder: FaceEmbedder
+    record: Record
+    index: VectorIndex
+    cipher: Cipher
+    calibration: Calibration
+
+    async def __call__(
+        self,
+        *,
+        workspace: WorkspaceId,
+        frames: Sequence[bytes],
+        gallery: GalleryId | str,
+        every_face: bool = False,
+        limit: int = DEFAULT_LIMIT,
+        threshold: float | None = None,
+        target_fpir: float | None = None,
+        among: Sequence[PersonId] | None = None,
+    ) -> SearchResult:
+        """Search; `limit` counts people. Raises `FaceNotFound` only where the largest face is wanted."""
+        checked_threshold(threshold, "threshold")
+        if target_fpir is not None:
+            checked_rate(target_fpir, "target_fpir")
+        if not 1 <= limit <= LARGEST_LIMIT:
+            raise InvalidValue(f"limit is 1 to {LARGEST_LIMIT}", field="limit")
+        place = await self.record.gallery(workspace, gallery)
+        require_same_space(place.space, self.embedder.space.id)
+        image, faces = await self._faces(frames, every_face=every_face)
+        began = time.perf_counter()
+        references = await self.record.references_in(workspace, place.id)
+        criterion = search_criterion(
+            self.calibration,
+            policy=place.policy,
+            references=references,
+            threshold=threshold,
+            target_fpir=target_fpir,
+        )
+        searched = [await self._search(face, place, criterion, limit=limit, among=among) for face in faces]
+        return SearchResult(
+            image=image,
+            faces=tuple(searched),
+            criterion=criterion,
+            references=references,
+            model=self.embedder.space.model,
+            query_ms=(time.perf_counter() - began) * 1000,
+        )
+
+    async def _faces(self, frames: Sequence[bytes], *, every_face: bool) -> tuple[Analysis, tuple[Face, ...]]:
+        if not every_face:
+            probe: Probe = await read_probe(self.embedder, frames)
+            return probe.image, (probe.face,)
+        if len(frames) != 1:
+            raise InvalidValue("a search for every face takes one image", field="image")
+        image = await self.embedder.analyse(frames[0], embed=Embed.ALL)
+        return image, image.faces
+
+    async def _search(
+        self,
+        face: Face,
+        gallery: Gallery,
+        criterion: Criterion,
+        *,
+        limit: int,
+        among: Sequence[PersonId] | None,
+    ) -> SearchedFace:
+        if face.embedding is None:
+            raise FaceNotFound("no embedding could be made of the face")
+        ranked = await self._ranked(face.embedding, gallery, people=limit + 1, among=among)
+        gaps = margins([similarity for similarity, _ in ranked])
+        candidates = tuple(
+            Candidate(decision=criterion.decide(similarity), similarity=similarity, margin=margin, best=best)
+            for (similarity, best), margin in zip(ranked, gaps, strict=True)
+            if criterion.decide(similarity).outcome is not Outcome.NO_MATCH
+        )[:limit]
+        decision = candidates[0].decision if candidates else Decision(Outcome.NO_MATCH)
+        if gallery.policy.hide_uncertain:
+            candidates = tuple(one for one in candidates if one.decision.outcome is Outcome.MATCH)
+        return SearchedFace(face=face, decision=decision, candidates=candidates)
+
+    async def _ranked(
+        self, probe: Embedding, gallery: Gallery, *, people: int, among: Sequence[PersonId] | None
+    ) -> list[tuple[float, SealedTemplate]]:
+        """Return the best reference of each proposed person, best first, as the record scores them."""
+        proposed = await self.index.search(
+            probe, gallery=gallery.id, people=people, per_person=PROPOSED_PER_PERSON, among=among
+        )
+        if not proposed:
+            return []
+        sealed = await self.record.templates(gallery.workspace, gallery.id, [one.reference for one in proposed])
+        scores = similarities(probe, opened(self.cipher, sealed, gallery))
+        best: dict[PersonId, tuple[float, SealedTemplate]] = {}
+        for score, one in sorted(zip(scores, sealed, strict=True), key=lambda pair: (-pair[0], pair[1].reference.int)):
+            best.setdefault(one.person, (float(score), one))
+        return list(best.values())

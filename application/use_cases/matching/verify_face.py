@@ -1,0 +1,104 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.cipher import Cipher
+from application.ports.face_embedder import FaceEmbedder
+from application.ports.record import Record, SealedTemplate
+from application.use_cases.matching.probe import Probe, read_probe
+from application.use_cases.matching.templates import opened
+from domain.calibration import Calibration
+from domain.decision import Criterion, Decision, verification_criterion
+from domain.embedding import require_same_space
+from domain.enrolment import ReferenceId
+from domain.errors import ReferenceNotFound
+from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
+from domain.person import PersonId
+from domain.similarity import similarities
+from domain.workspace import WorkspaceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Whether the probe is this person, and what that rests on."""
+
+    decision: Decision
+    similarity: float
+    """Cosine to the person's best reference, in [-1, 1]. Not a probability."""
+    criterion: Criterion
+    best: SealedTemplate
+    probe: Probe
+    model: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyFace:
+    """Compare a face with all references of one person, or with one reference (1:1).
+
+    The best reference counts, and a person with several shares the target rate among them. `uncertain`
+    is what lies between the thresholds of FMR 1e-2 and of the target. Reads the record alone: it works
+    while the index is down.
+    """
+
+    embedder: FaceEmbedder
+    record: Record
+    cipher: Cipher
+    calibration: Calibration
+
+    async def __call__(
+        self,
+        *,
+        workspace: WorkspaceId,
+        frames: Sequence[bytes],
+        gallery: GalleryId | str,
+        claimed: PersonId | str | None = None,
+        reference: ReferenceId | None = None,
+        threshold: float | None = None,
+        target_fmr: float | None = None,
+    ) -> Verification:
+        """Name the claimed person by id or `external_id`, or one `reference`.
+
+        Raises `GalleryNotFound`, `PersonNotFound`, `PersonMerged`, `ReferenceNotFound` before the image
+        is looked at, then what `read_probe` raises.
+        """
+        checked_threshold(threshold, "threshold")
+        if target_fmr is not None:
+            checked_rate(target_fmr, "target_fmr")
+        place = await self.record.gallery(workspace, gallery)
+        require_same_space(place.space, self.embedder.space.id)
+        sealed = await self._claimed(place, claimed, reference)
+        probe = await read_probe(self.embedder, frames)
+        scores = similarities(probe.embedding, opened(self.cipher, sealed, place))
+        best = max(range(len(sealed)), key=lambda index: (scores[index], -sealed[index].reference.int))
+        criterion = verification_criterion(
+            self.calibration,
+            policy=place.policy,
+            references=len(sealed),
+            threshold=threshold,
+            target_fmr=target_fmr,
+        )
+        similarity = float(scores[best])
+        return Verification(
+            decision=criterion.decide(similarity),
+            similarity=similarity,
+            criterion=criterion,
+            best=sealed[best],
+            probe=probe,
+            model=self.embedder.space.model,
+        )
+
+    async def _claimed(
+        self, gallery: Gallery, claimed: PersonId | str | None, reference: ReferenceId | None
+    ) -> Sequence[SealedTemplate]:
+        if reference is not None:
+            found = await self.record.templates(gallery.workspace, gallery.id, [reference])
+            if not found:
+                raise ReferenceNotFound(f"no reference {reference} in this gallery")
+            return found
+        if claimed is None:
+            raise ReferenceNotFound("nobody was named to compare with")
+        found = await self.record.templates_of(gallery.workspace, gallery.id, claimed)
+        if not found:
+            raise ReferenceNotFound("the person has no references to compare with: enrol one first")
+        return found

@@ -1,0 +1,52 @@
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.clock import Clock
+from application.ports.repositories import (
+    GalleryRepository,
+    PersonRepository,
+    ReconciliationRepository,
+    ReferenceRepository,
+)
+from application.ports.transaction import Transaction
+from application.use_cases.references.reconcile import Reconcile
+from domain.enrolment import ReferenceId
+from domain.gallery import GalleryId
+from domain.person import PersonId
+from domain.workspace import WorkspaceId
+
+_PAGE = 500
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletePerson:
+    """Delete a person with all references, templates and kept images, and the key that opens them.
+
+    The next search does not find them, even where the index cannot be reached: answers are joined to
+    the record.
+    """
+
+    galleries: GalleryRepository
+    people: PersonRepository
+    references: ReferenceRepository
+    reconciliations: ReconciliationRepository
+    reconcile: Reconcile
+    transaction: Transaction
+    clock: Clock
+
+    async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId) -> None:
+        place = await self.galleries.get(workspace, gallery)
+        found = await self.people.get(workspace, place.id, person)
+        gone: list[ReferenceId] = []
+        more = True
+        while more:
+            page = await self.references.page(
+                workspace, place.id, limit=_PAGE, after=gone[-1] if gone else None, person=found.id
+            )
+            gone.extend(reference.id for reference in page.items)
+            more = page.next_after is not None
+        await self.reconciliations.note(workspace, gone, space=place.space, due=self.clock.now())
+        await self.people.remove(workspace, place.id, found.id)
+        await self.transaction.commit()
+        await self.reconcile(workspace=workspace, references=gone)

@@ -1,0 +1,59 @@
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import final
+
+from application.ports.clock import Clock
+from application.ports.repositories import GalleryRepository, PersonRepository
+from application.ports.transaction import Transaction
+from domain.errors import PersonMerged, VersionMismatch
+from domain.gallery import GalleryId
+from domain.person import Person, PersonId, checked_external_id, checked_metadata
+from domain.workspace import WorkspaceId
+
+
+class Unchanged:
+    """Stands for a field that the call leaves as it is; None takes an `external_id` away."""
+
+
+UNCHANGED = Unchanged()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatePerson:
+    """Change a person's `external_id` or metadata (as a whole).
+
+    With `If-Match` the change is made only to the version that was seen.
+    """
+
+    galleries: GalleryRepository
+    people: PersonRepository
+    transaction: Transaction
+    clock: Clock
+
+    async def __call__(
+        self,
+        *,
+        workspace: WorkspaceId,
+        gallery: GalleryId | str,
+        person: PersonId,
+        external_id: str | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, str] | Unchanged = UNCHANGED,
+        version: int | None = None,
+    ) -> Person:
+        place = await self.galleries.get(workspace, gallery)
+        found = await self.people.get(workspace, place.id, person)
+        if version is not None and version != found.version:
+            raise VersionMismatch(f"the person is at version {found.version}, not {version}: read them again")
+        if found.merged_into is not None:
+            raise PersonMerged(f"the person was merged into {found.merged_into}: change that one")
+        changed = replace(
+            found,
+            external_id=found.external_id if isinstance(external_id, Unchanged) else checked_external_id(external_id),
+            metadata=found.metadata if isinstance(metadata, Unchanged) else checked_metadata(metadata),
+            updated_at=self.clock.now(),
+            version=found.version + 1,
+        )
+        await self.people.save(changed)
+        await self.transaction.commit()
+        return changed

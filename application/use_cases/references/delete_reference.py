@@ -1,0 +1,30 @@
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.clock import Clock
+from application.ports.repositories import GalleryRepository, ReconciliationRepository, ReferenceRepository
+from application.ports.transaction import Transaction
+from application.use_cases.references.reconcile import Reconcile
+from domain.enrolment import ReferenceId
+from domain.gallery import GalleryId
+from domain.workspace import WorkspaceId
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteReference:
+    """Delete one reference with its template and image. The person stays, even without any."""
+
+    galleries: GalleryRepository
+    references: ReferenceRepository
+    reconciliations: ReconciliationRepository
+    reconcile: Reconcile
+    transaction: Transaction
+    clock: Clock
+
+    async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, reference: ReferenceId) -> None:
+        place = await self.galleries.get(workspace, gallery)
+        removed = await self.references.remove(workspace, place.id, reference)
+        await self.reconciliations.note(workspace, [removed.id], space=removed.space, due=self.clock.now())
+        await self.transaction.commit()
+        await self.reconcile(workspace=workspace, references=[removed.id])

@@ -1,0 +1,270 @@
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import final
+
+from application.ports.blob_store import BlobStore
+from application.ports.cipher import Cipher, DataKeyId, WrappedKey
+from application.ports.clock import Clock
+from application.ports.face_embedder import FaceEmbedder
+from application.ports.id_generator import IdGenerator
+from application.ports.record import Record
+from application.ports.repositories import (
+    NewReference,
+    PersonRepository,
+    ReconciliationRepository,
+    ReferenceRepository,
+)
+from application.ports.transaction import Transaction
+from application.use_cases.idempotency import Once, RememberedAnswers
+from application.use_cases.references.places import image_key, image_place, template_place
+from application.use_cases.references.reconcile import Reconcile
+from domain.embedding import require_same_space
+from domain.enrolment import IMAGES_PER_ENROLMENT, Reference, ReferenceId, Rejection, face_to_enrol
+from domain.errors import (
+    ExternalIdTaken,
+    FaceNotFound,
+    FaceRefused,
+    ImageRefused,
+    InvalidValue,
+    NothingAccepted,
+    PersonMerged,
+    PersonNotFound,
+    TooManyItems,
+)
+from domain.face import Embed, Face
+from domain.gallery import Gallery, GalleryId
+from domain.person import Person, PersonId, checked_external_id, checked_metadata
+from domain.workspace import WorkspaceId
+
+IMAGES_AT_ONCE = 4
+"""Images of one call that are worked on together: enough for all cores, too few to crowd out other calls."""
+
+SWEEP_AFTER = timedelta(seconds=5)
+"""The call itself writes the index at once; the sweep takes over where it died before it could."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentImage:
+    """An image as it came: encoded bytes, with the name the client gave its file."""
+
+    content: bytes
+    filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """What became of a call: a person, the references made, and the images that were refused."""
+
+    person: Person
+    accepted: tuple[Reference, ...]
+    rejected: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    image: SentImage
+    face: Face
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolReferences:
+    """Enrol one or several images of one person, named by `person_id` or `external_id`.
+
+    An `external_id` that nobody has makes the person. Each image must show exactly one face, good
+    enough for the gallery's policy; images are accepted or rejected one by one, and nothing is made
+    where none is accepted. The next search finds what was accepted; `searchable: false` says that the
+    index could not be reached and is written as soon as it can.
+    """
+
+    embedder: FaceEmbedder
+    record: Record
+    people: PersonRepository
+    references: ReferenceRepository
+    reconciliations: ReconciliationRepository
+    remembered: RememberedAnswers
+    reconcile: Reconcile
+    transaction: Transaction
+    blobs: BlobStore
+    cipher: Cipher
+    ids: IdGenerator
+    clock: Clock
+
+    async def __call__(
+        self,
+        *,
+        workspace: WorkspaceId,
+        gallery: GalleryId | str,
+        images: Sequence[SentImage],
+        person: PersonId | None = None,
+        external_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        once: Once[Enrolled] | None = None,
+    ) -> Enrolled:
+        _check(images, person=person, external_id=external_id)
+        checked_metadata(metadata or {})
+        earlier = await self.remembered.earlier(workspace, once)
+        if earlier is not None:
+            return earlier
+        place = await self.record.gallery(workspace, gallery)
+        require_same_space(place.space, self.embedder.space.id)
+        # No connection is held while faces are looked at: a slow model must not empty the pool.
+        await self.transaction.rollback()
+        accepted, rejected = await self._look_at(images, place)
+        if not accepted:
+            raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
+
+        found, key = await self._person(place, person, external_id, metadata or {})
+        made = [await self._seal(place, found, key, one) for one in accepted]
+        await self.references.add(made)
+        await self.reconciliations.note(
+            workspace,
+            [one.reference.id for one in made],
+            space=place.space,
+            due=self.clock.now() + SWEEP_AFTER,
+        )
+        enrolled = Enrolled(person=found, accepted=tuple(one.reference for one in made), rejected=tuple(rejected))
+        kept = await self.remembered.keep(workspace, once, enrolled, person=found.id)
+        if not kept:
+            await self.transaction.rollback()
+            await self._drop_images(made)
+            return await self.remembered.committed(workspace, once)
+        await self.transaction.commit()
+        searchable = await self.reconcile(
+            workspace=workspace, references=[reference.id for reference in enrolled.accepted]
+        )
+        return _marked(enrolled, searchable=searchable)
+
+    async def _look_at(self, images: Sequence[SentImage], gallery: Gallery) -> tuple[list[_Accepted], list[Rejection]]:
+        free = asyncio.Semaphore(IMAGES_AT_ONCE)
+
+        async def look(image: SentImage) -> _Accepted | FaceRefused | ImageRefused:
+            async with free:
+                try:
+                    analysis = await self.embedder.analyse(image.content, embed=Embed.ONLY)
+                    return _Accepted(image, face_to_enrol(analysis, gallery.policy))
+                except (FaceRefused, ImageRefused) as error:
+                    return error
+
+        if len(images) == 1:
+            seen = await look(images[0])
+            if not isinstance(seen, _Accepted):
+                raise seen
+            return [seen], []
+        accepted, rejected = [], []
+        for index, seen in enumerate(await asyncio.gather(*map(look, images))):
+            if isinstance(seen, _Accepted):
+                accepted.append(seen)
+            else:
+                rejected.append(
+                    Rejection(index=index, filename=images[index].filename, code=seen.code, detail=seen.message)
+                )
+        return accepted, rejected
+
+    async def _person(
+        self, gallery: Gallery, person: PersonId | None, external_id: str | None, metadata: Mapping[str, str]
+    ) -> tuple[Person, WrappedKey]:
+        if person is not None:
+            return await self._known(gallery, person)
+        if external_id is None:
+            return await self._new(gallery, None, metadata)
+        try:
+            return await self._known(gallery, external_id)
+        except PersonNotFound:
+            pass
+        try:
+            return await self._new(gallery, external_id, metadata)
+        except ExternalIdTaken:
+            # Another call made them in between: they are known now.
+            await self.transaction.rollback()
+            return await self._known(gallery, external_id)
+
+    async def _known(self, gallery: Gallery, person: PersonId | str) -> tuple[Person, WrappedKey]:
+        found = await self.people.get(gallery.workspace, gallery.id, person)
+        if found.merged_into is not None:
+            raise PersonMerged(f"the person was merged into {found.merged_into}: enrol that one")
+        return found, await self.references.key_of(gallery.workspace, found.id)
+
+    async def _new(
+        self, gallery: Gallery, external_id: str | None, metadata: Mapping[str, str]
+    ) -> tuple[Person, WrappedKey]:
+        now = self.clock.now()
+        person = Person(
+            id=PersonId(self.ids.new()),
+            workspace=gallery.workspace,
+            gallery=gallery.id,
+            external_id=external_id,
+            metadata=metadata,
+            created_at=now,
+            updated_at=now,
+            version=1,
+        )
+        key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=gallery.workspace)
+        await self.people.add(person, key)
+        return person, key
+
+    async def _seal(self, gallery: Gallery, person: Person, key: WrappedKey, one: _Accepted) -> NewReference:
+        reference = ReferenceId(self.ids.new())
+        workspace = gallery.workspace
+        if one.face.embedding is None:
+            raise FaceNotFound("no embedding could be made of the face")
+        stored = None
+        if gallery.policy.keep_images:
+            stored = image_key(workspace, reference)
+            sealed = await asyncio.to_thread(
+                self.cipher.seal, one.image.content, key=key, place=image_place(workspace, reference)
+            )
+            # Before the commit: a reference never points at an image that is not there. What a failure
+            # leaves behind has no row, and is swept.
+            await self.blobs.put(stored, sealed)
+        return NewReference(
+            reference=Reference(
+                id=reference,
+                workspace=workspace,
+                gallery=gallery.id,
+                person=person.id,
+                space=gallery.space,
+                quality=one.face.quality,
+                box=one.face.box,
+                filename=one.image.filename,
+                image_key=stored,
+                image_type=media_type(one.image.content) if stored else None,
+                searchable=False,
+                created_at=self.clock.now(),
+            ),
+            key=key,
+            template=self.cipher.seal(
+                one.face.embedding.to_bytes(), key=key, place=template_place(workspace, reference)
+            ),
+        )
+
+    async def _drop_images(self, made: Sequence[NewReference]) -> None:
+        for one in made:
+            if one.reference.image_key is not None:
+                await self.blobs.remove(image_key(one.reference.workspace, one.reference.id))
+
+
+def media_type(content: bytes) -> str:
+    """Return the media type of an image that was decoded before, from its first bytes."""
+    if content.startswith(b"\x89PNG"):
+        return "image/png"
+    return "image/webp" if content[8:12] == b"WEBP" else "image/jpeg"
+
+
+def _check(images: Sequence[SentImage], *, person: PersonId | None, external_id: str | None) -> None:
+    if not images:
+        raise InvalidValue("an enrolment needs at least one image", field="image")
+    if len(images) > IMAGES_PER_ENROLMENT:
+        raise TooManyItems(f"one call holds at most {IMAGES_PER_ENROLMENT} images")
+    if person is not None and external_id is not None:
+        raise InvalidValue("name the person by person_id or by external_id, not by both", field="external_id")
+    checked_external_id(external_id)
+
+
+def _marked(enrolled: Enrolled, *, searchable: bool) -> Enrolled:
+    return replace(
+        enrolled,
+        accepted=tuple(replace(reference, searchable=searchable) for reference in enrolled.accepted),
+    )

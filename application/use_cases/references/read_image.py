@@ -1,0 +1,47 @@
+import asyncio
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.blob_store import BlobStore
+from application.ports.cipher import Cipher
+from application.ports.record import Record
+from application.use_cases.references.get_reference import GetReference
+from application.use_cases.references.places import image_key, image_place
+from domain.enrolment import ReferenceId
+from domain.errors import ImageNotKept, ReferenceNotFound
+from domain.gallery import GalleryId
+from domain.workspace import WorkspaceId
+
+
+@dataclass(frozen=True, slots=True)
+class KeptImage:
+    """An image as it was enrolled, opened."""
+
+    content: bytes
+    media_type: str
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadImage:
+    """Return the image a reference was enrolled from, where the gallery keeps images."""
+
+    get_reference: GetReference
+    record: Record
+    blobs: BlobStore
+    cipher: Cipher
+
+    async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, reference: ReferenceId) -> KeptImage:
+        found = await self.get_reference(workspace=workspace, gallery=gallery, reference=reference)
+        if found.image_key is None or found.image_type is None:
+            raise ImageNotKept("the image of this reference was not kept: the gallery's policy said so")
+        templates = await self.record.templates(workspace, found.gallery, [reference])
+        if not templates:
+            raise ReferenceNotFound(f"no reference {reference} in this gallery")
+        sealed = await self.blobs.get(image_key(workspace, reference))
+        if sealed is None:
+            raise ImageNotKept("the image of this reference is not in the blob store")
+        content = await asyncio.to_thread(
+            self.cipher.open, sealed, key=templates[0].key, place=image_place(workspace, reference)
+        )
+        return KeptImage(content, found.image_type)
