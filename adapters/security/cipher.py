@@ -38,14 +38,14 @@ class AesGcmCipher(Cipher):
     def __init__(self, master: MasterKey) -> None:
         self._wrapping = AESGCM(master.derive("wrap"))
 
-    def new_key(self, key: DataKeyId, *, workspace: WorkspaceId) -> WrappedKey:  # noqa: D102 - the port says it
+    def new_key(self, key: DataKeyId, *, workspace: WorkspaceId) -> WrappedKey:
         wrapped = _sealed(self._wrapping, token_bytes(KEY_LENGTH), _key_place(key, workspace))
         return WrappedKey(id=key, workspace=workspace, wrapped=wrapped)
 
-    def seal(self, plaintext: bytes, *, key: WrappedKey, place: Place) -> bytes:  # noqa: D102 - the port says it
+    def seal(self, plaintext: bytes, *, key: WrappedKey, place: Place) -> bytes:
         return _sealed(self._unwrapped(key, place), plaintext, _data_place(place))
 
-    def open(self, sealed: bytes, *, key: WrappedKey, place: Place) -> bytes:  # noqa: D102 - the port says it
+    def open(self, sealed: bytes, *, key: WrappedKey, place: Place) -> bytes:
         return _opened(self._unwrapped(key, place), sealed, _data_place(place))
 
     def _unwrapped(self, key: WrappedKey, place: Place) -> AESGCM:

@@ -14,7 +14,7 @@ class HmacKeyedHash(KeyedHash):
         # Purposes are names in our code, never a client's words: there are as many as there are callers.
         self._keys: dict[str, bytes] = {}
 
-    def digest(self, purpose: str, data: bytes) -> bytes:  # noqa: D102 - the port says it
+    def digest(self, purpose: str, data: bytes) -> bytes:
         key = self._keys.get(purpose)
         if key is None:
             key = self._keys[purpose] = self._master.derive(f"hash/{purpose}")

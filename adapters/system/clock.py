@@ -8,5 +8,5 @@ from application.ports.clock import Clock
 class SystemClock(Clock):
     """The operating system's wall clock."""
 
-    def now(self) -> datetime:  # noqa: D102 - the port says it
+    def now(self) -> datetime:
         return datetime.now(UTC)

@@ -13,5 +13,5 @@ class UuidV7Generator(IdGenerator):
     The counter is the `uuid` crate's (RFC 9562, section 6.2, method 1): ids ascend strictly, also across threads.
     """
 
-    def new(self) -> UUID:  # noqa: D102 - the port says it
+    def new(self) -> UUID:
         return compat.uuid7()
