@@ -9,7 +9,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import IO, Final, assert_never, cast, final
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
-from unearth import Link, PackageFinder
+from unearth import Link, Package, PackageFinder
 from unearth.auth import MultiDomainBasicAuth
 from unearth.fetchers import Fetcher as IndexSession
 from unearth.fetchers.sync import PyPIClient
@@ -126,14 +126,7 @@ class Fetcher:
         """Every place that offers the very file, the user's own folders first."""
         for is_page, address in self._places(source.package):
             try:
-                finder = PackageFinder(
-                    # The class lacks nothing of unearth's protocol but takes more arguments than that names.
-                    cast(IndexSession, client),
-                    index_urls=[] if is_page else [address],
-                    find_links=[address] if is_page else [],
-                    ignore_compatibility=True,
-                )
-                packages = list(finder.find_matches(f"{source.package}=={source.version}", allow_yanked=True))
+                packages = self._offered(client, source, address, is_page=is_page)
             except _INDEX_ERRORS as error:
                 problems.append(PackUnavailable(f"{_without_password(address)}: {_reason(error)}"))
                 continue
@@ -148,6 +141,22 @@ class Fetcher:
                             f"expected SHA-256 {source.archive_sha256}, its is {', '.join(declared or [])}"
                         )
                     )
+
+    def _offered(self, client: PyPIClient, source: RegistrySource, address: str, *, is_page: bool) -> Sequence[Package]:
+        finder = PackageFinder(
+            # The class lacks nothing of unearth's protocol but takes more arguments than that names.
+            cast(IndexSession, client),
+            index_urls=[] if is_page else [address],
+            find_links=[address] if is_page else [],
+            ignore_compatibility=True,
+        )
+        for attempt in range(1, self._attempts):
+            try:
+                return list(finder.find_matches(f"{source.package}=={source.version}", allow_yanked=True))
+            except HTTPErrors as error:
+                _log.info("asking %s broke off, attempt %d: %s", _without_password(address), attempt, _reason(error))
+                time.sleep(self._pause * 2 ** (attempt - 1))
+        return list(finder.find_matches(f"{source.package}=={source.version}", allow_yanked=True))
 
     def _places(self, package: str) -> Iterator[tuple[bool, str]]:
         """(Whether it is a find-links page, address); local ones that are not there are passed over, as pip does."""

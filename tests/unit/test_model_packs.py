@@ -570,6 +570,17 @@ def test_a_file_comes_out_of_a_wheel_through_pips_settings_past_indexes_that_are
     assert there.files("toy")["detector"].read_bytes() == CONTENT
 
 
+def test_an_index_page_that_breaks_off_once_is_asked_for_again(tmp_path: Path, site: Site) -> None:
+    wheel = zipped(**{"toypack__toy.bin": CONTENT})
+    site.pages["/simple/toypack/"] = f'<a href="/{WHEEL}#sha256={sha256(wheel)}">{WHEEL}</a>'.encode()
+    site.pages[f"/{WHEEL}"] = wheel
+    site.breaks["/simple/toypack/"] = 1
+    keep(tmp_path, toy(in_package(wheel)))
+    there = packs(tmp_path, environment=NO_FILES | {"PIP_INDEX_URL": f"{site.url}/simple", "HOME": str(tmp_path)})
+    assert there.pull("toy", silent).state is PackState.READY
+    assert site.asked.count("/simple/toypack/") == 2
+
+
 def test_a_folder_of_packages_is_enough_where_no_index_may_be_asked(tmp_path: Path) -> None:
     wheel = zipped(**{"toypack__toy.bin": CONTENT})
     (tmp_path / "wheels").mkdir()
