@@ -155,18 +155,19 @@ class EmbeddedPostgres:
     def status(self) -> EmbeddedPostgresStatus:
         """What there is to know without being an owner and without a connection."""
         _refuse_windows()
-        supervised = supervisor.locked(self._folder / "supervisor.lock")
-        return EmbeddedPostgresStatus(
-            folder=self._folder,
-            exists=(self._folder / "data" / "PG_VERSION").exists(),
-            ready=self.ready(),
-            supervised=supervised,
-            owners=supervisor.living_owners(self._folder),
-            pid=supervisor.postmaster_pid(self._folder) if supervised else None,
-            sockets=self._sockets(),
-            logs=self._folder / "log",
-            binaries=_installed() / "bin",
-        )
+        with _explained(self._folder):
+            supervised = supervisor.locked(self._folder / "supervisor.lock")
+            return EmbeddedPostgresStatus(
+                folder=self._folder,
+                exists=(self._folder / "data" / "PG_VERSION").exists(),
+                ready=self.ready(),
+                supervised=supervised,
+                owners=supervisor.living_owners(self._folder),
+                pid=supervisor.postmaster_pid(self._folder) if supervised else None,
+                sockets=self._sockets(),
+                logs=self._folder / "log",
+                binaries=_installed() / "bin",
+            )
 
     async def __aenter__(self) -> str:
         starting = asyncio.ensure_future(asyncio.to_thread(self.start))
@@ -235,7 +236,7 @@ class EmbeddedPostgres:
             elif self.ready():
                 return
             if time.monotonic() > deadline:
-                raise self._failed(f"it was not ready within {self._patience:.0f} s")
+                raise self._failed(f"it was not ready within {self._patience:g} s")
             time.sleep(POLL)
 
     def _supervise(self, account: _Account | None, install: Path, deadline: float) -> None:
@@ -264,7 +265,7 @@ class EmbeddedPostgres:
                 raise EmbeddedPostgresError("no pipe to the supervisor")
             answer = _read_all(detaching.stdout.fileno(), deadline)
         if answer is None:
-            raise self._failed(f"it was not ready within {self._patience:.0f} s")
+            raise self._failed(f"it was not ready within {self._patience:g} s")
         if answer != READY:
             raise self._failed(answer.strip() or "its supervisor ended without a word")
 
@@ -373,10 +374,10 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except SupervisionFailed as error:
-        raise EmbeddedPostgresError(f"the private PostgreSQL in {folder} cannot start: {error}") from error
+        raise EmbeddedPostgresError(f"the private PostgreSQL in {folder} cannot be used: {error}") from error
     except OSError as error:
         raise EmbeddedPostgresError(
-            f"the private PostgreSQL in {folder} cannot start: {error}."
+            f"the private PostgreSQL in {folder} cannot be used: {error}."
             f" Choose a folder that can be written to (FACEPASS_DATA_DIR), or {_ELSEWHERE}."
         ) from error
 
@@ -395,10 +396,10 @@ def _account(folder: Path) -> _Account | None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         owner = (folder / "data").lstat()
         if owner.st_uid != 0:
-            try:
-                return _Account(*pwd.getpwuid(owner.st_uid)[0:1], owner.st_uid, owner.st_gid)
-            except KeyError:
-                return _Account(str(owner.st_uid), owner.st_uid, owner.st_gid)
+            name = str(owner.st_uid)
+            with contextlib.suppress(KeyError):
+                name = pwd.getpwuid(owner.st_uid).pw_name
+            return _Account(name, owner.st_uid, owner.st_gid)
     for name in _ACCOUNTS:
         with contextlib.suppress(KeyError):
             found = pwd.getpwnam(name)

@@ -50,7 +50,7 @@ _RESTARTS: Final = 5
 _RESTART_WINDOW: Final = 60.0
 _LOG_LIMIT: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
-_SHUTDOWN: Final = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+_LOG_DAYS: Final = 6
 
 # The owner's password opens every database of this private server and nothing else does: no trust, no peer, no
 # superuser from outside (maintenance goes through single-user mode while the server is down).
@@ -286,6 +286,10 @@ class Supervisor:
         for name in ("log", "owners"):
             private_folder(self._folder / name, os.geteuid())
         private_folder(self._sockets, os.geteuid())
+        for log in (self._folder / "log").iterdir():
+            # A server that ran past midnight would have emptied its weekday's log of last week; short ones never do.
+            if time.time() - log.stat().st_mtime > _LOG_DAYS * 86400:
+                log.unlink()
         with self._only_writer() as writer:
             self._prepare(writer)
             server = self._launched(writer)
@@ -344,7 +348,7 @@ class Supervisor:
     @staticmethod
     def _ended(server: "subprocess.Popen[bytes]") -> None:
         """Fast shutdown, and harder means only where it does not come to an end."""
-        for number, patience in _SHUTDOWN:
+        for number, patience in ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
             if server.poll() is not None:
                 break
             server.send_signal(number)
@@ -484,6 +488,7 @@ class Supervisor:
             [
                 str(self._install / "bin" / "postgres"), "--single", "-j", "-D", str(data), *options,
                 "-c", "exit_on_error=true",
+                "-c", "log_statement=none", "-c", "log_min_duration_statement=-1",
                 "-c", "log_min_error_statement=panic",  # a statement may hold the password
                 database,
             ],

