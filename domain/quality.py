@@ -80,3 +80,9 @@ class Quality:
     """0 (useless) to 1 (as good as it gets)."""
     reasons: tuple[Reason, ...]
     """Worst first; empty where nothing is wrong."""
+
+
+def assess(measures: Measures, pose: Pose) -> Quality:
+    """Judge a face: the detector's confidence and nothing else, until thresholds are measured."""
+    turned = (Reason.EXTREME_POSE,) if abs(pose.yaw) > 60.0 else ()  # noqa: PLR2004 - provisional
+    return Quality(measures.confidence, turned)
