@@ -1,0 +1,57 @@
+from collections.abc import Sequence
+from typing import Any, final
+
+from sqlalchemy import Row, insert, select
+
+from adapters.persistence.connection import SqlConnection
+from adapters.persistence.tables import API_KEYS
+from application.ports.repositories import ApiKeyRepository
+from domain.credential import ApiKey, ApiKeyId, Scope
+from domain.workspace import WorkspaceId
+
+
+@final
+class SqlApiKeyRepository(ApiKeyRepository):
+    """API keys in PostgreSQL."""
+
+    def __init__(self, connection: SqlConnection) -> None:
+        self._connection = connection
+
+    async def add(self, key: ApiKey, digest: bytes) -> None:
+        await self._connection.execute(
+            insert(API_KEYS).values(
+                workspace_id=key.workspace,
+                id=key.id,
+                name=key.name,
+                prefix=key.prefix,
+                digest=digest,
+                scopes=sorted(key.scopes),
+                created_at=key.created_at,
+                expires_at=key.expires_at,
+                revoked_at=key.revoked_at,
+            )
+        )
+
+    async def with_digest(self, digest: bytes) -> ApiKey | None:
+        found = await self._connection.execute(select(API_KEYS).where(API_KEYS.c.digest == digest))
+        row = found.one_or_none()
+        return None if row is None else _to_key(row)
+
+    async def of_workspace(self, workspace: WorkspaceId) -> Sequence[ApiKey]:
+        found = await self._connection.execute(
+            select(API_KEYS).where(API_KEYS.c.workspace_id == workspace).order_by(API_KEYS.c.id)
+        )
+        return [_to_key(row) for row in found]
+
+
+def _to_key(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=ApiKeyId(row.id),
+        workspace=WorkspaceId(row.workspace_id),
+        name=row.name,
+        prefix=row.prefix,
+        scopes=frozenset(map(Scope, row.scopes)),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )

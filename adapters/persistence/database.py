@@ -1,0 +1,70 @@
+from dataclasses import dataclass
+from typing import Any, Final, Self, final
+
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+_DRIVER: Final = "postgresql+asyncpg"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The pools of one PostgreSQL server: one for transactions, one for single reads."""
+
+    transactions: AsyncEngine
+    reads: AsyncEngine
+    """AUTOCOMMIT: one round trip a query, no BEGIN and no ROLLBACK around it."""
+
+    @classmethod
+    def at(cls, url: str, *, transactions: int = 10, reads: int = 5, timeout: float = 10.0) -> Self:
+        """Name the server; nothing is connected yet.
+
+        Args:
+            url: `postgresql://user:password@host/database`, with `sslmode` where TLS is wanted.
+            transactions: connections for transactions, at most.
+            reads: connections for single reads, at most.
+            timeout: seconds after which connecting, waiting for a connection and each command fail.
+        """
+        return cls(
+            transactions=engine(url, connections=transactions, timeout=timeout),
+            reads=engine(url, connections=reads, timeout=timeout, autocommit=True),
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.transactions.dispose()
+        await self.reads.dispose()
+
+
+def engine(url: str, *, connections: int, timeout: float, autocommit: bool = False) -> AsyncEngine:
+    """Make a pool of up to `connections` connections; `timeout` in seconds is that of `Database.at`.
+
+    With `autocommit` each statement is its own transaction.
+    """
+    address = make_url(url).set(drivername=_DRIVER)
+    if sslmode := address.query.get("sslmode"):  # libpq's word, which every address in the wild has
+        address = address.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+    made = create_async_engine(
+        address,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=timeout,
+        pool_use_lifo=True,
+        connect_args={
+            "timeout": timeout,
+            "command_timeout": timeout,
+            "server_settings": {"application_name": "facepass", "timezone": "UTC"},
+        },
+        **({"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if autocommit else {}),
+    )
+    event.listen(made.sync_engine, "checkout", _refuse_closed)
+    return made
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:  # noqa: ANN401 - SQLAlchemy's own type
+    # The driver notices by itself when the server ends a connection: asking it costs nothing, where a ping before
+    # each use costs a round trip. The pool then replaces all connections that are as old.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError

@@ -1,0 +1,112 @@
+from typing import Any, final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, delete, exists, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from adapters.persistence.connection import SqlConnection
+from adapters.persistence.errors import violation
+from adapters.persistence.pages import page, stretch
+from adapters.persistence.tables import DATA_KEYS, PEOPLE
+from application.ports.cipher import WrappedKey
+from application.ports.repositories import Page, PersonRepository
+from domain.errors import PersonNotFound, VersionMismatch
+from domain.gallery import GalleryId
+from domain.person import Person, PersonId
+from domain.workspace import WorkspaceId
+
+_EXTERNAL_ID_TAKEN = "uq_people_workspace_id_gallery_id_external_id"
+
+
+@final
+class SqlPersonRepository(PersonRepository):
+    """People in PostgreSQL."""
+
+    def __init__(self, connection: SqlConnection) -> None:
+        self._connection = connection
+
+    async def add(self, person: Person, key: WrappedKey) -> None:
+        added = await self._connection.execute(
+            insert(PEOPLE)
+            .values(
+                workspace_id=person.workspace,
+                id=person.id,
+                gallery_id=person.gallery,
+                created_at=person.created_at,
+                **_changeable(person),
+            )
+            # Nothing to do instead of an error, which would end the transaction: who lost a race for an external_id
+            # can go on with the person who won it.
+            .on_conflict_do_nothing(constraint=_EXTERNAL_ID_TAKEN)
+        )
+        if not added.rowcount:
+            raise violation(_EXTERNAL_ID_TAKEN)
+        await self._connection.execute(
+            insert(DATA_KEYS).values(workspace_id=key.workspace, person_id=person.id, id=key.id, wrapped=key.wrapped)
+        )
+
+    async def get(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str) -> Person:
+        # Not FOR UPDATE: that would also make whoever adds a reference or an answer wait.
+        found = await self._connection.execute(
+            select(PEOPLE).where(is_person(workspace, gallery, person)).with_for_update(key_share=True)
+        )
+        row = found.one_or_none()
+        if row is None:
+            raise PersonNotFound("no such person in this gallery")
+        return _to_person(row)
+
+    async def page(
+        self, workspace: WorkspaceId, gallery: GalleryId, *, limit: int, after: UUID | None, external_id: str | None
+    ) -> Page[Person]:
+        listed = select(PEOPLE).where(
+            PEOPLE.c.workspace_id == workspace, PEOPLE.c.gallery_id == gallery, PEOPLE.c.merged_into.is_(None)
+        )
+        if external_id is not None:
+            listed = listed.where(PEOPLE.c.external_id == external_id)
+        found = await self._connection.execute(stretch(listed, PEOPLE.c.id, limit=limit, after=after))
+        return page(found.all(), _to_person, limit=limit)
+
+    async def save(self, person: Person) -> None:
+        this = is_person(person.workspace, person.gallery, person.id)
+        saved = await self._connection.execute(
+            update(PEOPLE).where(this, PEOPLE.c.version == person.version - 1).values(**_changeable(person))
+        )
+        if not saved.rowcount:
+            if (await self._connection.execute(select(exists().where(this)))).scalar_one():
+                raise VersionMismatch("the person was changed meanwhile")
+            raise PersonNotFound("no such person in this gallery")
+
+    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> None:
+        removed = await self._connection.execute(delete(PEOPLE).where(is_person(workspace, gallery, person)))
+        if not removed.rowcount:
+            raise PersonNotFound("no such person in this gallery")
+
+
+def is_person(workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str) -> ColumnElement[bool]:
+    """Say that a row is this person, by id or by `external_id`."""
+    by = PEOPLE.c.external_id if isinstance(person, str) else PEOPLE.c.id
+    return (PEOPLE.c.workspace_id == workspace) & (PEOPLE.c.gallery_id == gallery) & (by == person)
+
+
+def _to_person(row: Row[Any]) -> Person:
+    return Person(
+        id=PersonId(row.id),
+        workspace=WorkspaceId(row.workspace_id),
+        gallery=GalleryId(row.gallery_id),
+        external_id=row.external_id,
+        metadata=row.metadata,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        version=row.version,
+        merged_into=None if row.merged_into is None else PersonId(row.merged_into),
+    )
+
+
+def _changeable(person: Person) -> dict[str, object]:
+    return {
+        "external_id": person.external_id,
+        "metadata": dict(person.metadata),
+        "updated_at": person.updated_at,
+        "version": person.version,
+        "merged_into": person.merged_into,
+    }

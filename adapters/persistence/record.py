@@ -1,0 +1,143 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Executable, Row, Uuid, any_, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from adapters.persistence.counts import Counts
+from adapters.persistence.errors import translated
+from adapters.persistence.gallery_repository import to_gallery
+from adapters.persistence.tables import DATA_KEYS, GALLERIES, PEOPLE, REFERENCES
+from application.ports.cipher import DataKeyId, WrappedKey
+from application.ports.record import Record, SealedTemplate
+from domain.enrolment import ReferenceId
+from domain.errors import GalleryNotFound, PersonMerged, PersonNotFound
+from domain.gallery import Gallery, GalleryId
+from domain.person import PersonId
+from domain.workspace import WorkspaceId
+
+_BEFORE_ALL: Final = UUID(int=0)
+
+# Built once: every verification runs two of them, and building one costs more than running it.
+_WORKSPACE: Final = bindparam("workspace", type_=Uuid)
+_GALLERY: Final = bindparam("gallery", type_=Uuid)
+
+_GALLERIES: Final = select(GALLERIES).where(GALLERIES.c.workspace_id == _WORKSPACE)
+_GALLERY_BY_ID: Final = _GALLERIES.where(GALLERIES.c.id == _GALLERY)
+_GALLERY_BY_NAME: Final = _GALLERIES.where(GALLERIES.c.name == bindparam("gallery"))
+
+_KEY: Final = (
+    (DATA_KEYS.c.workspace_id == REFERENCES.c.workspace_id)
+    & (DATA_KEYS.c.person_id == REFERENCES.c.enrolled_for)
+    & (DATA_KEYS.c.id == REFERENCES.c.data_key_id)
+)
+_SEALED: Final = (
+    REFERENCES.c.id,
+    REFERENCES.c.template,
+    DATA_KEYS.c.id.label("key_id"),
+    DATA_KEYS.c.wrapped,
+    PEOPLE.c.id.label("person_id"),
+    PEOPLE.c.external_id,
+)
+_OF_PEOPLE: Final = (
+    # From the person outwards: no row is an unknown person, a row without a reference one who has none.
+    select(*_SEALED, PEOPLE.c.merged_into)
+    .select_from(PEOPLE)
+    .outerjoin(
+        REFERENCES, (REFERENCES.c.workspace_id == PEOPLE.c.workspace_id) & (REFERENCES.c.person_id == PEOPLE.c.id)
+    )
+    .outerjoin(DATA_KEYS, _KEY)
+    .where(PEOPLE.c.workspace_id == _WORKSPACE, PEOPLE.c.gallery_id == _GALLERY)
+    .order_by(REFERENCES.c.id)
+)
+_OF_PERSON_BY_ID: Final = _OF_PEOPLE.where(PEOPLE.c.id == bindparam("person", type_=Uuid))
+_OF_PERSON_BY_EXTERNAL_ID: Final = _OF_PEOPLE.where(PEOPLE.c.external_id == bindparam("person"))
+
+_OF_GALLERY: Final = (
+    select(*_SEALED)
+    .select_from(REFERENCES)
+    .join(PEOPLE, (PEOPLE.c.workspace_id == REFERENCES.c.workspace_id) & (PEOPLE.c.id == REFERENCES.c.person_id))
+    .join(DATA_KEYS, _KEY)
+    .where(REFERENCES.c.workspace_id == _WORKSPACE, REFERENCES.c.gallery_id == _GALLERY)
+)
+_THESE: Final = _OF_GALLERY.where(REFERENCES.c.id == any_(bindparam("references", type_=ARRAY(Uuid))))
+_BEHIND: Final = (
+    _OF_GALLERY.where(REFERENCES.c.id > bindparam("after", type_=Uuid))
+    .order_by(REFERENCES.c.id)
+    .limit(bindparam("limit"))
+)
+
+_NUMBER: Final = (
+    select(func.count())
+    .select_from(REFERENCES)
+    .where(REFERENCES.c.workspace_id == _WORKSPACE, REFERENCES.c.gallery_id == _GALLERY)
+)
+
+
+@final
+class SqlRecord(Record):
+    """Reads PostgreSQL over AUTOCOMMIT connections (`Database.reads`). Closed with `aclose`."""
+
+    def __init__(self, reads: AsyncEngine) -> None:
+        self._reads = reads
+        self._counts = Counts(self._count)
+
+    async def gallery(self, workspace: WorkspaceId, gallery: GalleryId | str) -> Gallery:
+        by = _GALLERY_BY_NAME if isinstance(gallery, str) else _GALLERY_BY_ID
+        rows = await self._rows(by, {"workspace": workspace, "gallery": gallery})
+        if not rows:
+            raise GalleryNotFound("no such gallery")
+        return to_gallery(rows[0])
+
+    async def templates_of(
+        self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str
+    ) -> Sequence[SealedTemplate]:
+        by = _OF_PERSON_BY_EXTERNAL_ID if isinstance(person, str) else _OF_PERSON_BY_ID
+        rows = await self._rows(by, {"workspace": workspace, "gallery": gallery, "person": person})
+        if not rows:
+            raise PersonNotFound("no such person in this gallery")
+        if rows[0].merged_into is not None:
+            raise PersonMerged(f"this person was merged into {rows[0].merged_into}")
+        return [_to_sealed(workspace, row) for row in rows if row.id is not None]
+
+    async def templates(
+        self, workspace: WorkspaceId, gallery: GalleryId, references: Sequence[ReferenceId]
+    ) -> Sequence[SealedTemplate]:
+        rows = await self._rows(_THESE, {"workspace": workspace, "gallery": gallery, "references": list(references)})
+        return [_to_sealed(workspace, row) for row in rows]
+
+    async def references_in(self, workspace: WorkspaceId, gallery: GalleryId) -> int:
+        return await self._counts.of((workspace, gallery))
+
+    async def all_templates(
+        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
+    ) -> Sequence[SealedTemplate]:
+        rows = await self._rows(
+            _BEHIND, {"workspace": workspace, "gallery": gallery, "after": after or _BEFORE_ALL, "limit": limit}
+        )
+        return [_to_sealed(workspace, row) for row in rows]
+
+    async def aclose(self) -> None:
+        """Wait for what still runs. The pool is its owner's to close."""
+        await self._counts.aclose()
+
+    async def _count(self, key: tuple[WorkspaceId, GalleryId]) -> int:
+        workspace, gallery = key
+        rows = await self._rows(_NUMBER, {"workspace": workspace, "gallery": gallery})
+        return int(rows[0][0])
+
+    async def _rows(self, statement: Executable, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
+        with translated():
+            async with self._reads.connect() as connection:
+                return (await connection.execute(statement, parameters)).all()
+
+
+def _to_sealed(workspace: WorkspaceId, row: Row[Any]) -> SealedTemplate:
+    return SealedTemplate(
+        reference=ReferenceId(row.id),
+        person=PersonId(row.person_id),
+        external_id=row.external_id,
+        key=WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped),
+        template=row.template,
+    )

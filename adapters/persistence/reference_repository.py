@@ -1,0 +1,137 @@
+from collections.abc import Sequence
+from typing import Any, final
+from uuid import UUID
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from adapters.persistence.connection import SqlConnection
+from adapters.persistence.pages import page, stretch
+from adapters.persistence.tables import DATA_KEYS, REFERENCES
+from application.ports.cipher import DataKeyId, WrappedKey
+from application.ports.repositories import NewReference, Page, ReferenceRepository
+from domain.embedding import SpaceId
+from domain.enrolment import Reference, ReferenceId
+from domain.errors import PersonNotFound, ReferenceNotFound
+from domain.face import Box
+from domain.gallery import GalleryId
+from domain.person import PersonId
+from domain.quality import Quality, Reason
+from domain.workspace import WorkspaceId
+
+# All but the template, which only `Record` and `ReconciliationRepository` read.
+_DESCRIPTION = [column for column in REFERENCES.c if column is not REFERENCES.c.template]
+
+
+@final
+class SqlReferenceRepository(ReferenceRepository):
+    """References in PostgreSQL."""
+
+    def __init__(self, connection: SqlConnection) -> None:
+        self._connection = connection
+
+    async def key_of(self, workspace: WorkspaceId, person: PersonId) -> WrappedKey:
+        found = await self._connection.execute(
+            select(DATA_KEYS)
+            .where(DATA_KEYS.c.workspace_id == workspace, DATA_KEYS.c.person_id == person)
+            .order_by(DATA_KEYS.c.id.desc())  # the newest, since ids sort by time
+            .limit(1)
+        )
+        row = found.one_or_none()
+        if row is None:
+            raise PersonNotFound("no such person")
+        return WrappedKey(id=DataKeyId(row.id), workspace=workspace, wrapped=row.wrapped)
+
+    async def add(self, references: Sequence[NewReference]) -> None:
+        if references:
+            await self._connection.execute(insert(REFERENCES), [_to_row(new) for new in references])
+
+    async def page(
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        *,
+        limit: int,
+        after: UUID | None,
+        person: PersonId | None = None,
+        reference: ReferenceId | None = None,
+    ) -> Page[Reference]:
+        listed = select(*_DESCRIPTION).where(REFERENCES.c.workspace_id == workspace, REFERENCES.c.gallery_id == gallery)
+        if person is not None:
+            listed = listed.where(REFERENCES.c.person_id == person)
+        if reference is not None:
+            listed = listed.where(REFERENCES.c.id == reference)
+        found = await self._connection.execute(stretch(listed, REFERENCES.c.id, limit=limit, after=after))
+        return page(found.all(), _to_reference, limit=limit)
+
+    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, reference: ReferenceId) -> Reference:
+        removed = await self._connection.execute(
+            delete(REFERENCES)
+            .where(
+                REFERENCES.c.workspace_id == workspace,
+                REFERENCES.c.gallery_id == gallery,
+                REFERENCES.c.id == reference,
+            )
+            .returning(*_DESCRIPTION)
+        )
+        row = removed.one_or_none()
+        if row is None:
+            raise ReferenceNotFound("no such reference in this gallery")
+        return _to_reference(row)
+
+    async def move(
+        self, workspace: WorkspaceId, gallery: GalleryId, *, source: PersonId, target: PersonId, back: bool
+    ) -> Sequence[ReferenceId]:
+        moving = (
+            update(REFERENCES)
+            .where(
+                REFERENCES.c.workspace_id == workspace,
+                REFERENCES.c.gallery_id == gallery,
+                REFERENCES.c.person_id == source,
+            )
+            .values(person_id=target)
+            .returning(REFERENCES.c.id)
+        )
+        if back:
+            moving = moving.where(REFERENCES.c.enrolled_for == target)
+        moved = await self._connection.execute(moving)
+        return sorted(ReferenceId(reference) for reference in moved.scalars())
+
+
+def _to_row(new: NewReference) -> dict[str, object]:
+    reference = new.reference
+    box = reference.box
+    return {
+        "workspace_id": reference.workspace,
+        "id": reference.id,
+        "gallery_id": reference.gallery,
+        "person_id": reference.person,
+        "enrolled_for": reference.person,
+        "data_key_id": new.key.id,
+        "space": reference.space,
+        "template": new.template,
+        "quality_score": reference.quality.score,
+        "quality_reasons": [reason.value for reason in reference.quality.reasons],
+        "box": [box.left, box.top, box.right, box.bottom],
+        "filename": reference.filename,
+        "image_key": reference.image_key,
+        "image_type": reference.image_type,
+        "searchable": reference.searchable,
+        "created_at": reference.created_at,
+    }
+
+
+def _to_reference(row: Row[Any]) -> Reference:
+    return Reference(
+        id=ReferenceId(row.id),
+        workspace=WorkspaceId(row.workspace_id),
+        gallery=GalleryId(row.gallery_id),
+        person=PersonId(row.person_id),
+        space=SpaceId(row.space),
+        quality=Quality(row.quality_score, tuple(map(Reason, row.quality_reasons))),
+        box=Box(*row.box),
+        filename=row.filename,
+        image_key=row.image_key,
+        image_type=row.image_type,
+        searchable=row.searchable,
+        created_at=row.created_at,
+    )

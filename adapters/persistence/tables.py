@@ -1,0 +1,182 @@
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+# Every key begins with the workspace and every foreign key carries it, so that no row can point across one.
+# Names follow one rule, since `errors.py` tells by them which fact a violated constraint states.
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_TIME = DateTime(timezone=True)
+
+INSTALLATION = Table(
+    "installation",
+    METADATA,
+    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("master_key", LargeBinary, nullable=False),
+    CheckConstraint('"only"', name="one_row"),
+)
+
+WORKSPACES = Table(
+    "workspaces",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    UniqueConstraint("name"),
+)
+
+GALLERIES = Table(
+    "galleries",
+    METADATA,
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("space", Text, nullable=False),
+    Column("policy", JSONB, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("updated_at", _TIME, nullable=False),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+PEOPLE = Table(
+    "people",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("gallery_id", Uuid, nullable=False),
+    Column("external_id", Text),
+    Column("metadata", JSONB, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("updated_at", _TIME, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("merged_into", Uuid),
+    UniqueConstraint("workspace_id", "gallery_id", "id"),
+    UniqueConstraint("workspace_id", "gallery_id", "external_id"),
+    # Not cascading: a gallery with people in it stays.
+    ForeignKeyConstraint(["workspace_id", "gallery_id"], ["galleries.workspace_id", "galleries.id"]),
+    # Whoever was merged into a person goes with them.
+    ForeignKeyConstraint(
+        ["workspace_id", "gallery_id", "merged_into"],
+        ["people.workspace_id", "people.gallery_id", "people.id"],
+        ondelete="CASCADE",
+    ),
+    Index(None, "workspace_id", "gallery_id", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
+)
+
+DATA_KEYS = Table(
+    "data_keys",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("person_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+    ForeignKeyConstraint(["workspace_id", "person_id"], ["people.workspace_id", "people.id"], ondelete="CASCADE"),
+)
+
+REFERENCES = Table(
+    "references",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("gallery_id", Uuid, nullable=False),
+    Column("person_id", Uuid, nullable=False),
+    # The person it was enrolled for, whatever merges came after: the owner of its data key.
+    Column("enrolled_for", Uuid, nullable=False),
+    Column("data_key_id", Uuid, nullable=False),
+    Column("space", Text, nullable=False),
+    Column("template", LargeBinary, nullable=False),
+    Column("quality_score", Double, nullable=False),
+    Column("quality_reasons", ARRAY(Text), nullable=False),
+    Column("box", ARRAY(Double), nullable=False),
+    Column("filename", Text),
+    Column("image_key", Text),
+    Column("image_type", Text),
+    Column("searchable", Boolean, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    ForeignKeyConstraint(
+        ["workspace_id", "gallery_id", "person_id"],
+        ["people.workspace_id", "people.gallery_id", "people.id"],
+        ondelete="CASCADE",
+    ),
+    ForeignKeyConstraint(
+        ["workspace_id", "enrolled_for", "data_key_id"],
+        ["data_keys.workspace_id", "data_keys.person_id", "data_keys.id"],
+        ondelete="CASCADE",
+    ),
+    Index(None, "workspace_id", "gallery_id", "id"),
+    Index(None, "workspace_id", "person_id", "id"),
+    Index(None, "workspace_id", "enrolled_for", "data_key_id"),
+    # Room for the one update that every reference sees (searchable), and templates of up to 1,900 dimensions beside
+    # their row: they are ciphertext, so compression is in vain, and each verification reads them.
+    postgresql_with={"fillfactor": 85, "toast_tuple_target": 8160},
+)
+
+RECONCILIATIONS = Table(
+    "reconciliations",
+    METADATA,
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
+    # No foreign key: what is gone from the record must still be taken from the index.
+    Column("reference_id", Uuid, primary_key=True),
+    Column("space", Text, nullable=False),
+    Column("due_at", _TIME, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    Index(None, "due_at"),
+)
+
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("expires_at", _TIME),
+    Column("revoked_at", _TIME),
+    UniqueConstraint("digest"),
+)
+
+ANSWERS = Table(
+    "answers",
+    METADATA,
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("idempotency_key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("data_key_id", Uuid, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("person_id", Uuid),
+    Column("expires_at", _TIME, nullable=False),
+    ForeignKeyConstraint(["workspace_id", "person_id"], ["people.workspace_id", "people.id"], ondelete="CASCADE"),
+    Index(None, "workspace_id", "person_id", postgresql_where=text("person_id IS NOT NULL")),
+    Index(None, "expires_at"),
+)
