@@ -1,0 +1,77 @@
+"""The HTTP application, around a container."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from dishka import AsyncContainer
+from dishka.integrations.litestar import setup_dishka
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ControllerRouterHandler
+
+from domain.errors import FacepassError
+from entrypoints.http.access import guard
+from entrypoints.http.docs import assets_router, openapi_config
+from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
+from entrypoints.http.request_context import request_context
+from entrypoints.http.routes import galleries, health, matching, people, references
+from entrypoints.settings import Settings
+
+API: Sequence[HTTPRouteHandler] = (
+    galleries.create_gallery,
+    galleries.list_galleries,
+    galleries.get_gallery,
+    galleries.update_gallery,
+    galleries.delete_gallery,
+    people.create_person,
+    people.list_people,
+    people.get_person,
+    people.update_person,
+    people.delete_person,
+    people.merge_people,
+    people.unmerge_people,
+    references.enrol_references,
+    references.enrol_batch,
+    references.list_references,
+    references.get_reference,
+    references.read_image,
+    references.delete_reference,
+    matching.detect_faces,
+    matching.embed_faces,
+    matching.compare_faces,
+    matching.verify_face,
+    matching.verify_batch,
+    matching.search_faces,
+    matching.search_batch,
+)
+"""Every route behind the door: each names the scope it needs."""
+
+
+def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
+    """Return the application. It does not own the container: who made it closes it."""
+    handlers: list[ControllerRouterHandler] = [
+        Router("/api/v1", route_handlers=list(API), guards=[guard]),
+        health.live,
+        health.ready,
+    ]
+    if settings.http.docs:
+        handlers.append(assets_router())
+    app = Litestar(
+        route_handlers=handlers,
+        openapi_config=openapi_config(version("facepass")) if settings.http.docs else None,
+        exception_handlers={
+            FacepassError: on_core_error,
+            HTTPException: on_http_error,
+            Exception: on_any_error,
+        },
+        middleware=[],
+        request_max_body_size=settings.http.max_body_bytes,
+        multipart_form_part_limit=300,
+        state=State({"max_image_bytes": settings.image.max_bytes}),
+        logging_config=None,
+    )
+    setup_dishka(container, app)
+    app.asgi_handler = request_context(app.asgi_handler)
+    return app

@@ -1,0 +1,280 @@
+"""Requests as they come in: JSON with base64 images, or multipart with files; the same fields either way."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import UploadFile
+from litestar.exceptions import ClientException
+
+from application.ports.keyed_hash import KeyedHash
+from application.use_cases.idempotency import Once
+from application.use_cases.references.enrol_references import SentImage
+from domain.errors import ImageTooLarge, InvalidValue
+from entrypoints.http.access import principal_of
+
+T = TypeVar("T", bound=msgspec.Struct)
+R = TypeVar("R")
+
+IDEMPOTENCY_HEADER = "idempotency-key"
+IDEMPOTENCY_KEY_LENGTH = 255
+FILENAME_LENGTH = 255
+
+_FILES = ("image", "images", "other_image")
+
+
+class Body(msgspec.Struct, Generic[T], frozen=True):
+    """A request's fields, with the names of its files."""
+
+    fields: T
+    filenames: tuple[str | None, ...] = ()
+    """Of `image` and `images`, in order; None where none was given."""
+
+
+class ImageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One image, or several frames of which the best is used."""
+
+    image: bytes | None = None
+    """Base64 in JSON, a file in multipart. JPEG, PNG or WebP."""
+    images: list[bytes] | None = None
+
+    def frames(self) -> list[bytes]:
+        """Return what was sent under either name. Raises `InvalidValue` for none or both."""
+        if (self.image is None) == (not self.images):
+            raise InvalidValue("send an image as `image`, or several as `images`", field="image")
+        return [self.image] if self.image is not None else list(self.images or ())
+
+
+class EnrolBody(ImageBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Images of one person; multipart repeats `image`."""
+
+    person_id: UUID | None = None
+    external_id: str | None = None
+    """Makes the person if there is none yet."""
+    metadata: dict[str, str] | None = None
+    """For a person who is made by this call."""
+
+
+class EnrolBatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Up to 100 people with their images."""
+
+    items: list[EnrolBody]
+
+
+class CompareBody(ImageBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Two images."""
+
+    other_image: bytes | None = None
+    threshold: float | None = None
+    target_fmr: float | None = None
+
+
+class VerifyBody(CompareBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A probe, and whom it claims to be: exactly one of the four."""
+
+    gallery: str | None = None
+    """Id or name; `default` where it is missing."""
+    person_id: UUID | None = None
+    external_id: str | None = None
+    reference_id: UUID | None = None
+
+
+class VerifyBatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Up to 100 verifications."""
+
+    items: list[VerifyBody]
+
+
+class SearchBody(ImageBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A probe, and how to search for it."""
+
+    gallery: str | None = None
+    """Id or name; `default` where it is missing."""
+    faces: str = "largest"
+    """`largest` or `all`."""
+    limit: int = 10
+    threshold: float | None = None
+    target_fpir: float | None = None
+    people: list[UUID] | None = None
+    """Search among these people alone."""
+
+
+class SearchBatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Up to 100 searches."""
+
+    items: list[SearchBody]
+
+
+class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a gallery asks for; what is left out has the service's default."""
+
+    target_fmr: float | msgspec.UnsetType = msgspec.UNSET
+    target_fpir: float | msgspec.UnsetType = msgspec.UNSET
+    verification_threshold: float | msgspec.UnsetType | None = msgspec.UNSET
+    search_threshold: float | msgspec.UnsetType | None = msgspec.UNSET
+    refused_reasons: list[str] | msgspec.UnsetType = msgspec.UNSET
+    keep_images: bool | msgspec.UnsetType = msgspec.UNSET
+    hide_uncertain: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class GalleryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new gallery."""
+
+    name: str
+    policy: PolicyBody = PolicyBody()
+
+
+class GalleryChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What changes of a gallery."""
+
+    name: str | None = None
+    policy: PolicyBody | None = None
+
+
+class PersonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new person."""
+
+    external_id: str | None = None
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class PersonChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What changes of a person; null takes an `external_id` away."""
+
+    external_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class MergeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The other person of a merge."""
+
+    person_id: UUID
+
+
+async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
+    """Decode a body. Raises `InvalidValue` that names the field, `ImageTooLarge`, or 415 for another media type."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        body = await _from_multipart(request, kind)
+    elif media_type in {"application/json", ""} or media_type.endswith("+json"):
+        body = Body(_converted(lambda raw: msgspec.json.decode(raw, type=kind), await request.body()))
+    else:
+        raise ClientException(status_code=415, detail="send application/json or multipart/form-data")
+    _check_sizes(body.fields, request.app.state.max_image_bytes)
+    return body
+
+
+def sent_images(body: ImageBody, filenames: tuple[str | None, ...]) -> list[SentImage]:
+    """Return the images of a body with the names of their files."""
+    frames = body.frames()
+    names = filenames if len(filenames) == len(frames) else (None,) * len(frames)
+    return [SentImage(content=content, filename=name) for content, name in zip(frames, names, strict=True)]
+
+
+def once(
+    request: Request[Any, Any, Any], keyed_hash: KeyedHash, fields: msgspec.Struct, kind: type[R]
+) -> Once[R] | None:
+    """Return what makes this call one that is done once, None without an `Idempotency-Key`.
+
+    The fingerprint is taken of the parsed parts: multipart boundaries differ from call to call.
+    """
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    if key is None:
+        return None
+    if not 1 <= len(key) <= IDEMPOTENCY_KEY_LENGTH or not key.isprintable():
+        raise InvalidValue(
+            f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LENGTH} printable characters", field="Idempotency-Key"
+        )
+    parts = hashlib.sha256()
+    # Bound to the caller too: one client's key never answers with what another client asked.
+    parts.update(f"{principal_of(request).key} {request.method} {request.url.path}\n".encode())
+    parts.update(msgspec.json.encode(fields, order="sorted"))
+    return Once(
+        key=key,
+        fingerprint=keyed_hash.digest("idempotency", parts.digest()),
+        encode=msgspec.json.encode,
+        decode=lambda raw: msgspec.json.decode(raw, type=kind),
+    )
+
+
+async def _from_multipart(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
+    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    found: dict[str, object] = {}
+    filenames: list[str | None] = []
+    images: list[bytes] = []
+    form = await request.form()
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            content = await value.read()
+            if name in {"image", "images"}:
+                images.append(content)
+                filenames.append(_plain_name(value.filename))
+            else:
+                _put_once(found, name, content)
+        elif name in _FILES:
+            raise InvalidValue("send this as a file of the form", field=name)
+        else:
+            _put_once(found, name, _structured(name, value, known))
+    if len(images) == 1:
+        found["image"] = images[0]
+    elif images:
+        found["images"] = images
+    return Body(_converted(lambda raw: msgspec.convert(raw, kind, strict=False), found), tuple(filenames))
+
+
+def _put_once(found: dict[str, object], name: str, value: object) -> None:
+    if name in found:
+        raise InvalidValue("this field came twice", field=name)
+    found[name] = value
+
+
+def _structured(name: str, value: str, known: dict[str, msgspec.structs.FieldInfo]) -> object:
+    """Read fields that hold more than text, such as `metadata`, from JSON; a list may be comma-separated."""
+    if name in known and not _is_text(known[name].type) and value[:1] in {"{", "["}:
+        return _converted(msgspec.json.decode, value, field=name)
+    if name == "people":
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _is_text(kind: object) -> bool:
+    return kind is str or str in getattr(kind, "__args__", ())
+
+
+def _converted(read: Callable[[Any], R], raw: object, field: str = "") -> R:
+    try:
+        return read(raw)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        name = where.rstrip("`").lstrip(".") or _named_in(what) or field or "body"
+        raise InvalidValue(what, field=name) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidValue(f"not JSON: {error}", field=field or "body") from error
+
+
+def _named_in(what: str) -> str | None:
+    """Return the field that a message about a missing or unknown one names in back quotes."""
+    parts = what.split("`")
+    return parts[1] if "field" in what and len(parts) > 1 else None
+
+
+def _plain_name(filename: str | None) -> str | None:
+    """Return a file's own name, without folders, control characters and excess; it is only ever shown."""
+    if not filename:
+        return None
+    last = filename.replace("\\", "/").rpartition("/")[2]
+    plain = "".join(character for character in last if character.isprintable())[:FILENAME_LENGTH]
+    return plain or None
+
+
+def _check_sizes(fields: msgspec.Struct, max_image_bytes: int) -> None:
+    items = getattr(fields, "items", None)
+    for one in items if isinstance(items, list) else [fields]:
+        for name in _FILES:
+            value = getattr(one, name, None)
+            for content in value if isinstance(value, list) else [value]:
+                if isinstance(content, bytes) and len(content) > max_image_bytes:
+                    raise ImageTooLarge(f"an image has at most {max_image_bytes / 2**20:g} MiB")

@@ -1,0 +1,58 @@
+"""The API pages, served from this machine: they work without a network."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, Contact, License, SecurityScheme
+from litestar.router import Router
+from litestar.static_files import create_static_files_router
+
+ASSETS = "/docs-assets"
+
+_DESCRIPTION = """\
+Enrol people, verify a face (1:1), search a face (1:N).
+
+**Similarity** is the raw cosine in -1..1, not a probability; every answer carries the threshold it was
+compared with, where that came from, and its error rate. **Images** are sent as a multipart file `image` or as
+base64 in JSON; JPEG, PNG or WebP. **Errors** are RFC 9457 problem documents with a stable `code`.
+
+Press *Authorize* and paste an API key; `facepass bootstrap` makes one.
+"""
+
+
+def openapi_config(version: str) -> OpenAPIConfig:
+    """Return what `/openapi.json` and `/docs` say."""
+    return OpenAPIConfig(
+        title="Facepass",
+        version=version,
+        description=_DESCRIPTION,
+        path="/docs",
+        license=License(name="Apache-2.0", identifier="Apache-2.0"),
+        contact=Contact(name="Facepass"),
+        components=Components(
+            security_schemes={"api_key": SecurityScheme(type="apiKey", security_scheme_in="header", name="X-API-Key")}
+        ),
+        security=[{"api_key": []}],
+        render_plugins=[
+            SwaggerRenderPlugin(
+                path="/",
+                js_url=f"{ASSETS}/swagger-ui-bundle.js",
+                css_url=f"{ASSETS}/swagger-ui.css",
+                standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
+                favicon=f"<link rel='icon' type='image/png' href='{ASSETS}/favicon-32x32.png'>",
+            )
+        ],
+        use_handler_docstrings=False,
+    )
+
+
+def assets_router() -> Router:
+    """Serve Swagger UI's files from the installed package `swagger-ui-py`, whose code is not needed."""
+    spec = find_spec("swagger_ui")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the package swagger-ui-py is not installed")
+    return create_static_files_router(
+        path=ASSETS, directories=[Path(spec.origin).parent / "static"], include_in_schema=False
+    )

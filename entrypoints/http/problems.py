@@ -1,0 +1,227 @@
+"""Errors as the wire shows them: RFC 9457 problem documents with one stable code each."""
+
+import http
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from application.ports import errors as ports
+from domain import errors
+from domain.enrolment import Rejection
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: Mapping[type[errors.FacepassError], int] = {
+    errors.InvalidValue: 422,
+    errors.InvalidCursor: 422,
+    errors.IdempotencyKeyReused: 409,
+    errors.TooManyItems: 422,
+    errors.NotAnImage: 422,
+    errors.ImageTruncated: 422,
+    errors.ImageFormatUnsupported: 415,
+    errors.ImageTooLarge: 413,
+    errors.TooManyPixels: 413,
+    errors.FaceNotFound: 422,
+    errors.MultipleFaces: 422,
+    errors.FaceTooSmall: 422,
+    errors.FaceCutOff: 422,
+    errors.LowSharpness: 422,
+    errors.LowContrast: 422,
+    errors.TooDark: 422,
+    errors.TooBright: 422,
+    errors.ExtremePose: 422,
+    errors.LowConfidence: 422,
+    errors.NothingAccepted: 422,
+    errors.GalleryNotFound: 404,
+    errors.PersonNotFound: 404,
+    errors.ReferenceNotFound: 404,
+    errors.ImageNotKept: 404,
+    errors.GalleryNameTaken: 409,
+    errors.ExternalIdTaken: 409,
+    errors.GalleryKept: 409,
+    errors.PersonMerged: 409,
+    errors.SpaceMismatch: 409,
+    errors.VersionMismatch: 412,
+    errors.CredentialMissing: 401,
+    errors.CredentialInvalid: 401,
+    errors.ScopeMissing: 403,
+    errors.UnknownPack: 404,
+    errors.PackMissing: 503,
+    errors.PackCorrupt: 503,
+    errors.PackUnavailable: 503,
+    errors.PackNotCommercial: 409,
+    errors.PackUncalibrated: 409,
+    errors.CannotOpen: 500,
+    ports.PortUnavailable: 503,
+    ports.PortBusy: 503,
+    ports.PortRejected: 503,
+}
+"""Every leaf of the error tree; a test says that none is missing."""
+
+_RETRY_AFTER_UNAVAILABLE = 5
+_HIDDEN = 500
+
+# What the framework finds wrong before a use case is reached.
+_FRAMEWORK_CODES = {
+    400: "invalid_request",
+    401: "credential_missing",
+    403: "scope_missing",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    422: "invalid_value",
+    503: "dependency_unavailable",
+}
+
+log = structlog.get_logger("facepass.http")
+
+
+class FieldProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with one field."""
+
+    field: str
+    """As the client wrote it: `policy.target_fmr`."""
+    code: str
+    message: str
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that became no reference."""
+
+    index: int
+    filename: str | None
+    code: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457 problem details, with a stable `code` to build on."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    type: str = msgspec.field(default="about:blank")
+    instance: str | None = None
+    request_id: str | None = None
+    errors: list[FieldProblem] = msgspec.field(default_factory=list)
+    """The fields that are wrong, where fields are."""
+    rejected: list[Rejected] = msgspec.field(default_factory=list)
+    """The images that were refused, where several were sent."""
+
+
+def problem_of(error: errors.FacepassError, *, instance: str | None = None, request_id: str | None = None) -> Problem:
+    """Render an error of the core."""
+    status = STATUS[type(error)]
+    return Problem(
+        type=f"urn:facepass:problem:{error.code}",
+        title=error.code.replace("_", " ").capitalize(),
+        status=status,
+        detail="an internal error; the log has it under the request id" if status == _HIDDEN else error.message,
+        code=error.code,
+        instance=instance,
+        request_id=request_id,
+        errors=_fields_of(error),
+        rejected=rejected_of(error.rejected) if isinstance(error, errors.NothingAccepted) else [],
+    )
+
+
+def rejected_of(rejections: tuple[object, ...]) -> list[Rejected]:
+    """Render refused images."""
+    return [
+        Rejected(index=one.index, filename=one.filename, code=one.code, detail=one.detail)
+        for one in rejections
+        if isinstance(one, Rejection)
+    ]
+
+
+def on_core_error(request: Request[Any, Any, Any], error: errors.FacepassError) -> Response[Problem]:
+    """Answer with an error of the core."""
+    problem = problem_of(error, instance=request.url.path, request_id=request_id_of(request))
+    headers = {}
+    if problem.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+        wait = error.retry_after if isinstance(error, ports.PortBusy) else _RETRY_AFTER_UNAVAILABLE
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+        log.warning("unavailable", code=error.code, reason=error.message)
+    if problem.status == http.HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'ApiKey realm="facepass"'
+    if problem.status == _HIDDEN:
+        log.error("internal_error", code=error.code, exc_info=error)
+    return _answer(problem, headers)
+
+
+def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """Answer with what the framework found wrong: a path, a method, a body that is too large."""
+    status = error.status_code
+    code = _FRAMEWORK_CODES.get(status, "invalid_request" if status < _HIDDEN else "internal_error")
+    found = [
+        FieldProblem(field=str(one.get("key", "")), code="invalid_value", message=str(one.get("message", "")))
+        for one in (error.extra if isinstance(error.extra, list) else [])
+        if isinstance(one, dict)
+    ]
+    if status == http.HTTPStatus.BAD_REQUEST and found:
+        status, code = 422, "invalid_value"
+    return _answer(
+        Problem(
+            type=f"urn:facepass:problem:{code}",
+            title=code.replace("_", " ").capitalize(),
+            status=status,
+            detail=_detail(status, error, found),
+            code=code,
+            instance=request.url.path,
+            request_id=request_id_of(request),
+            errors=found,
+        ),
+        {name: value for name, value in (error.headers or {}).items() if name.lower() in {"allow", "retry-after"}},
+    )
+
+
+def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    """Answer with nothing but the request id: what went wrong stands in the log."""
+    log.error("internal_error", exc_info=error)
+    return _answer(
+        Problem(
+            type="urn:facepass:problem:internal_error",
+            title="Internal error",
+            status=500,
+            detail="an internal error; the log has it under the request id",
+            code="internal_error",
+            instance=request.url.path,
+            request_id=request_id_of(request),
+        ),
+        {},
+    )
+
+
+def request_id_of(request: Request[Any, Any, Any]) -> str | None:
+    """Return the request's id, as the request-id middleware set it."""
+    value = request.scope.get("facepass_request_id")
+    return value if isinstance(value, str) else None
+
+
+def _detail(status: int, error: HTTPException, found: list[FieldProblem]) -> str:
+    if status == http.HTTPStatus.NOT_FOUND:
+        return "there is nothing at this path"
+    if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        return "this path does not take that method"
+    if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return "the body is larger than this service takes"
+    if found:
+        return f"{found[0].field}: {found[0].message}"
+    return str(error.detail)
+
+
+def _fields_of(error: errors.FacepassError) -> list[FieldProblem]:
+    if isinstance(error, errors.InvalidValue):
+        return [FieldProblem(field=error.field, code=error.code, message=error.message)]
+    return []
+
+
+def _answer(problem: Problem, headers: dict[str, str]) -> Response[Problem]:
+    return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

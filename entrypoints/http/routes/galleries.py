@@ -1,0 +1,103 @@
+"""/galleries."""
+
+from inspect import getdoc
+from typing import Any
+
+from dishka.integrations.litestar import FromDishka, inject
+from litestar import Request, Response, delete, get, patch, post
+from litestar.params import FromPath, FromQuery
+
+from application.ports.keyed_hash import KeyedHash
+from application.use_cases.galleries.create_gallery import CreateGallery
+from application.use_cases.galleries.delete_gallery import DeleteGallery
+from application.use_cases.galleries.get_gallery import GetGallery
+from application.use_cases.galleries.list_galleries import ListGalleries
+from application.use_cases.galleries.update_gallery import UpdateGallery
+from domain.credential import Scope
+from domain.gallery import Gallery, Policy
+from entrypoints.http.access import principal_of
+from entrypoints.http.bodies import GalleryBody, GalleryChangeBody, once, read_body
+from entrypoints.http.conditions import entity_tag, version_wanted
+from entrypoints.http.cursors import Cursors
+from entrypoints.http.names import gallery_named, page_size
+from entrypoints.http.openapi import takes
+from entrypoints.http.policies import policy_from
+from entrypoints.http.shapes import GalleryListShape, GalleryShape, to_gallery, to_gallery_state
+
+
+@post("/galleries", needs=Scope.MANAGE, operation_class=takes(GalleryBody), description=getdoc(CreateGallery))
+@inject
+async def create_gallery(
+    request: Request[Any, Any, Any], create: FromDishka[CreateGallery], keyed_hash: FromDishka[KeyedHash]
+) -> Response[GalleryShape]:
+    """Create a gallery."""
+    body = (await read_body(request, GalleryBody)).fields
+    gallery = await create(
+        workspace=principal_of(request).workspace,
+        name=body.name,
+        policy=policy_from(body.policy, Policy()),
+        once=once(request, keyed_hash, body, Gallery),
+    )
+    return Response(to_gallery(gallery), headers=entity_tag(gallery.version))
+
+
+@get("/galleries", needs=Scope.READ, description=getdoc(ListGalleries))
+@inject
+async def list_galleries(
+    request: Request[Any, Any, Any],
+    listed: FromDishka[ListGalleries],
+    cursors: FromDishka[Cursors],
+    limit: FromQuery[int] = 50,
+    cursor: FromQuery[str | None] = None,
+) -> GalleryListShape:
+    """List galleries."""
+    workspace = principal_of(request).workspace
+    page = await listed(workspace=workspace, limit=page_size(limit), after=cursors.read(cursor, "galleries", workspace))
+    return GalleryListShape(
+        items=[to_gallery(gallery) for gallery in page.items],
+        next_cursor=cursors.written(page.next_after, "galleries", workspace),
+    )
+
+
+@get("/galleries/{gallery:str}", needs=Scope.READ, description=getdoc(GetGallery))
+@inject
+async def get_gallery(
+    request: Request[Any, Any, Any], gallery: FromPath[str], show: FromDishka[GetGallery]
+) -> Response[GalleryShape]:
+    """Show a gallery."""
+    state = await show(workspace=principal_of(request).workspace, gallery=gallery_named(gallery))
+    return Response(to_gallery_state(state), headers=entity_tag(state.gallery.version))
+
+
+@patch(
+    "/galleries/{gallery:str}",
+    needs=Scope.MANAGE,
+    operation_class=takes(GalleryChangeBody),
+    description=getdoc(UpdateGallery),
+)
+@inject
+async def update_gallery(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    update: FromDishka[UpdateGallery],
+    show: FromDishka[GetGallery],
+) -> Response[GalleryShape]:
+    """Change a gallery."""
+    body = (await read_body(request, GalleryChangeBody)).fields
+    workspace, named = principal_of(request).workspace, gallery_named(gallery)
+    policy = None
+    if body.policy is not None:
+        policy = policy_from(body.policy, (await show(workspace=workspace, gallery=named)).gallery.policy)
+    changed = await update(
+        workspace=workspace, gallery=named, name=body.name, policy=policy, version=version_wanted(request)
+    )
+    return Response(to_gallery(changed), headers=entity_tag(changed.version))
+
+
+@delete("/galleries/{gallery:str}", needs=Scope.MANAGE, description=getdoc(DeleteGallery))
+@inject
+async def delete_gallery(
+    request: Request[Any, Any, Any], gallery: FromPath[str], remove: FromDishka[DeleteGallery]
+) -> None:
+    """Delete a gallery."""
+    await remove(workspace=principal_of(request).workspace, gallery=gallery_named(gallery))

@@ -1,0 +1,241 @@
+"""/faces, /verify, /search."""
+
+from inspect import getdoc
+from typing import Any
+
+from dishka.integrations.litestar import FromDishka, inject
+from litestar import Request, post
+
+from application.ports.face_embedder import FaceEmbedder
+from application.use_cases.batch import each
+from application.use_cases.matching.compare_faces import CompareFaces
+from application.use_cases.matching.detect_faces import DetectFaces
+from application.use_cases.matching.embed_faces import EmbedFaces
+from application.use_cases.matching.search_faces import SearchFaces
+from application.use_cases.matching.verify_face import VerifyFace
+from domain.credential import Scope
+from domain.enrolment import ReferenceId
+from domain.errors import FacepassError, InvalidValue
+from domain.person import PersonId
+from domain.workspace import WorkspaceId
+from entrypoints.http.access import principal_of
+from entrypoints.http.bodies import (
+    CompareBody,
+    ImageBody,
+    SearchBatchBody,
+    SearchBody,
+    VerifyBatchBody,
+    VerifyBody,
+    read_body,
+)
+from entrypoints.http.names import gallery_named
+from entrypoints.http.openapi import takes
+from entrypoints.http.problems import problem_of
+from entrypoints.http.request_context import took_ms
+from entrypoints.http.shapes import (
+    BatchItemShape,
+    BatchShape,
+    ComparedShape,
+    DetectedShape,
+    EmbeddedShape,
+    SearchedShape,
+    VerifiedShape,
+    to_compared,
+    to_detected,
+    to_embedded,
+    to_searched,
+    to_verified,
+    to_verified_image,
+)
+
+
+@post(
+    "/faces/detect",
+    needs=Scope.READ,
+    status_code=200,
+    operation_class=takes(ImageBody),
+    description=getdoc(DetectFaces),
+)
+@inject
+async def detect_faces(
+    request: Request[Any, Any, Any], detect: FromDishka[DetectFaces], embedder: FromDishka[FaceEmbedder]
+) -> DetectedShape:
+    """Find every face."""
+    image = _one_image((await read_body(request, ImageBody)).fields)
+    analysis = await detect(image=image)
+    return to_detected(analysis, model=embedder.space.model, took_ms=took_ms(request.scope))
+
+
+@post(
+    "/faces/embed",
+    needs=Scope.EMBED,
+    status_code=200,
+    operation_class=takes(ImageBody),
+    description=getdoc(EmbedFaces),
+)
+@inject
+async def embed_faces(
+    request: Request[Any, Any, Any], embed: FromDishka[EmbedFaces], embedder: FromDishka[FaceEmbedder]
+) -> EmbeddedShape:
+    """Embed every face."""
+    image = _one_image((await read_body(request, ImageBody)).fields)
+    analysis = await embed(image=image)
+    return to_embedded(analysis, model=embedder.space.model, took_ms=took_ms(request.scope))
+
+
+@post(
+    "/faces/compare",
+    needs=Scope.VERIFY,
+    status_code=200,
+    operation_class=takes(CompareBody),
+    description=getdoc(CompareFaces),
+)
+@inject
+async def compare_faces(request: Request[Any, Any, Any], compare: FromDishka[CompareFaces]) -> ComparedShape:
+    """Compare two images."""
+    body = (await read_body(request, CompareBody)).fields
+    comparison = await compare(
+        frames=body.frames(), other_image=_other(body), threshold=body.threshold, target_fmr=body.target_fmr
+    )
+    return to_compared(comparison, took_ms=took_ms(request.scope))
+
+
+@post(
+    "/verify",
+    needs=Scope.VERIFY,
+    status_code=200,
+    operation_class=takes(VerifyBody),
+    description=getdoc(VerifyFace),
+)
+@inject
+async def verify_face(
+    request: Request[Any, Any, Any], verify: FromDishka[VerifyFace], compare: FromDishka[CompareFaces]
+) -> VerifiedShape:
+    """Verify a face against a person, a reference or a second image."""
+    body = (await read_body(request, VerifyBody)).fields
+    return await _verified(request, body, principal_of(request).workspace, verify, compare)
+
+
+@post(
+    "/verify/batch",
+    needs=Scope.VERIFY,
+    status_code=200,
+    operation_class=takes(VerifyBatchBody),
+    description="Verify up to 100 faces in one call; each item has its result or its problem.",
+)
+@inject
+async def verify_batch(
+    request: Request[Any, Any, Any], verify: FromDishka[VerifyFace], compare: FromDishka[CompareFaces]
+) -> BatchShape:
+    """Verify many faces."""
+    body = (await read_body(request, VerifyBatchBody)).fields
+    workspace = principal_of(request).workspace
+    results = await each(body.items, lambda item: _verified(request, item, workspace, verify, compare))
+    return BatchShape(
+        items=[
+            BatchItemShape(index=index, problem=problem_of(result))
+            if isinstance(result, FacepassError)
+            else BatchItemShape(index=index, verified=result)
+            for index, result in enumerate(results)
+        ]
+    )
+
+
+@post(
+    "/search",
+    needs=Scope.SEARCH,
+    status_code=200,
+    operation_class=takes(SearchBody),
+    description=getdoc(SearchFaces),
+)
+@inject
+async def search_faces(request: Request[Any, Any, Any], search: FromDishka[SearchFaces]) -> SearchedShape:
+    """Search for the faces of an image."""
+    body = (await read_body(request, SearchBody)).fields
+    return await _searched(request, body, principal_of(request).workspace, search)
+
+
+@post(
+    "/search/batch",
+    needs=Scope.SEARCH,
+    status_code=200,
+    operation_class=takes(SearchBatchBody),
+    description="Search for up to 100 images in one call; each item has its result or its problem.",
+)
+@inject
+async def search_batch(request: Request[Any, Any, Any], search: FromDishka[SearchFaces]) -> BatchShape:
+    """Search for many images."""
+    body = (await read_body(request, SearchBatchBody)).fields
+    workspace = principal_of(request).workspace
+    results = await each(body.items, lambda item: _searched(request, item, workspace, search))
+    return BatchShape(
+        items=[
+            BatchItemShape(index=index, problem=problem_of(result))
+            if isinstance(result, FacepassError)
+            else BatchItemShape(index=index, searched=result)
+            for index, result in enumerate(results)
+        ]
+    )
+
+
+async def _verified(
+    request: Request[Any, Any, Any],
+    body: VerifyBody,
+    workspace: WorkspaceId,
+    verify: VerifyFace,
+    compare: CompareFaces,
+) -> VerifiedShape:
+    named = [body.person_id, body.external_id, body.reference_id, body.other_image]
+    if sum(one is not None for one in named) != 1:
+        raise InvalidValue(
+            "name exactly one of person_id, external_id, reference_id and other_image", field="person_id"
+        )
+    if body.other_image is not None:
+        comparison = await compare(
+            frames=body.frames(),
+            other_image=body.other_image,
+            threshold=body.threshold,
+            target_fmr=body.target_fmr,
+        )
+        return to_verified_image(comparison, took_ms=took_ms(request.scope))
+    verification = await verify(
+        workspace=workspace,
+        frames=body.frames(),
+        gallery=gallery_named(body.gallery),
+        claimed=body.external_id if body.person_id is None else PersonId(body.person_id),
+        reference=None if body.reference_id is None else ReferenceId(body.reference_id),
+        threshold=body.threshold,
+        target_fmr=body.target_fmr,
+    )
+    return to_verified(verification, took_ms=took_ms(request.scope))
+
+
+async def _searched(
+    request: Request[Any, Any, Any], body: SearchBody, workspace: WorkspaceId, search: SearchFaces
+) -> SearchedShape:
+    if body.faces not in {"largest", "all"}:
+        raise InvalidValue("faces is 'largest' or 'all'", field="faces")
+    result = await search(
+        workspace=workspace,
+        frames=body.frames(),
+        gallery=gallery_named(body.gallery),
+        every_face=body.faces == "all",
+        limit=body.limit,
+        threshold=body.threshold,
+        target_fpir=body.target_fpir,
+        among=None if body.people is None else [PersonId(person) for person in body.people],
+    )
+    return to_searched(result, took_ms=took_ms(request.scope))
+
+
+def _one_image(body: ImageBody) -> bytes:
+    frames = body.frames()
+    if len(frames) != 1:
+        raise InvalidValue("send one image", field="image")
+    return frames[0]
+
+
+def _other(body: CompareBody) -> bytes:
+    if body.other_image is None:
+        raise InvalidValue("send the second image as `other_image`", field="other_image")
+    return body.other_image

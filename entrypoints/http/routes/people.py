@@ -1,0 +1,163 @@
+"""/galleries/{gallery}/people."""
+
+from inspect import getdoc
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from dishka.integrations.litestar import FromDishka, inject
+from litestar import Request, Response, delete, get, patch, post
+from litestar.params import FromPath, FromQuery
+
+from application.ports.keyed_hash import KeyedHash
+from application.use_cases.people.create_person import CreatePerson
+from application.use_cases.people.delete_person import DeletePerson
+from application.use_cases.people.get_person import GetPerson
+from application.use_cases.people.list_people import ListPeople
+from application.use_cases.people.merge_people import MergePeople
+from application.use_cases.people.unmerge_people import UnmergePeople
+from application.use_cases.people.update_person import UNCHANGED, UpdatePerson
+from domain.credential import Scope
+from domain.person import Person, PersonId
+from entrypoints.http.access import principal_of
+from entrypoints.http.bodies import MergeBody, PersonBody, PersonChangeBody, once, read_body
+from entrypoints.http.conditions import entity_tag, version_wanted
+from entrypoints.http.cursors import Cursors
+from entrypoints.http.names import gallery_named, page_size
+from entrypoints.http.openapi import takes
+from entrypoints.http.shapes import PersonListShape, PersonShape, to_person
+
+PEOPLE = "/galleries/{gallery:str}/people"
+PERSON = PEOPLE + "/{person:uuid}"
+
+
+@post(PEOPLE, needs=Scope.ENROL, operation_class=takes(PersonBody), description=getdoc(CreatePerson))
+@inject
+async def create_person(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    create: FromDishka[CreatePerson],
+    keyed_hash: FromDishka[KeyedHash],
+) -> Response[PersonShape]:
+    """Create a person."""
+    body = (await read_body(request, PersonBody)).fields
+    person = await create(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        external_id=body.external_id,
+        metadata=body.metadata,
+        once=once(request, keyed_hash, body, Person),
+    )
+    return Response(to_person(person), headers=entity_tag(person.version))
+
+
+@get(PEOPLE, needs=Scope.READ, description=getdoc(ListPeople))
+@inject
+async def list_people(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    listed: FromDishka[ListPeople],
+    cursors: FromDishka[Cursors],
+    limit: FromQuery[int] = 50,
+    cursor: FromQuery[str | None] = None,
+    external_id: FromQuery[str | None] = None,
+) -> PersonListShape:
+    """List people."""
+    workspace = principal_of(request).workspace
+    filters = ("people", workspace, gallery, external_id)
+    page = await listed(
+        workspace=workspace,
+        gallery=gallery_named(gallery),
+        limit=page_size(limit),
+        after=cursors.read(cursor, *filters),
+        external_id=external_id,
+    )
+    return PersonListShape(
+        items=[to_person(person) for person in page.items], next_cursor=cursors.written(page.next_after, *filters)
+    )
+
+
+@get(PERSON, needs=Scope.READ, description=getdoc(GetPerson))
+@inject
+async def get_person(
+    request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], show: FromDishka[GetPerson]
+) -> Response[PersonShape]:
+    """Show a person."""
+    found = await show(
+        workspace=principal_of(request).workspace, gallery=gallery_named(gallery), person=PersonId(person)
+    )
+    return Response(to_person(found), headers=entity_tag(found.version))
+
+
+@patch(PERSON, needs=Scope.ENROL, operation_class=takes(PersonChangeBody), description=getdoc(UpdatePerson))
+@inject
+async def update_person(
+    request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], update: FromDishka[UpdatePerson]
+) -> Response[PersonShape]:
+    """Change a person."""
+    body = (await read_body(request, PersonChangeBody)).fields
+    changed = await update(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        person=PersonId(person),
+        external_id=UNCHANGED if body.external_id is msgspec.UNSET else body.external_id,
+        metadata=UNCHANGED if body.metadata is msgspec.UNSET else body.metadata,
+        version=version_wanted(request),
+    )
+    return Response(to_person(changed), headers=entity_tag(changed.version))
+
+
+@delete(PERSON, needs=Scope.ENROL, description=getdoc(DeletePerson))
+@inject
+async def delete_person(
+    request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], remove: FromDishka[DeletePerson]
+) -> None:
+    """Delete a person."""
+    await remove(workspace=principal_of(request).workspace, gallery=gallery_named(gallery), person=PersonId(person))
+
+
+@post(
+    PERSON + "/merge",
+    needs=Scope.ENROL,
+    status_code=200,
+    operation_class=takes(MergeBody),
+    description=getdoc(MergePeople),
+)
+@inject
+async def merge_people(
+    request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], merge: FromDishka[MergePeople]
+) -> Response[PersonShape]:
+    """Merge another person into this one."""
+    body = (await read_body(request, MergeBody)).fields
+    survivor = await merge(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        source=PersonId(body.person_id),
+        target=PersonId(person),
+    )
+    return Response(to_person(survivor), headers=entity_tag(survivor.version))
+
+
+@post(
+    PERSON + "/unmerge",
+    needs=Scope.ENROL,
+    status_code=200,
+    operation_class=takes(MergeBody),
+    description=getdoc(UnmergePeople),
+)
+@inject
+async def unmerge_people(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    person: FromPath[UUID],
+    unmerge: FromDishka[UnmergePeople],
+) -> Response[PersonShape]:
+    """Take a merged person out of this one again."""
+    body = (await read_body(request, MergeBody)).fields
+    restored = await unmerge(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        source=PersonId(body.person_id),
+        target=PersonId(person),
+    )
+    return Response(to_person(restored), headers=entity_tag(restored.version))

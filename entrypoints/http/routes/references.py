@@ -1,0 +1,175 @@
+"""/galleries/{gallery}/references."""
+
+from inspect import getdoc
+from typing import Any
+from uuid import UUID
+
+from dishka.integrations.litestar import FromDishka, inject
+from litestar import Request, Response, delete, get, post
+from litestar.params import FromPath, FromQuery
+
+from application.ports.keyed_hash import KeyedHash
+from application.use_cases.references.delete_reference import DeleteReference
+from application.use_cases.references.enrol_batch import EnrolBatch, EnrolmentItem
+from application.use_cases.references.enrol_references import Enrolled, EnrolReferences
+from application.use_cases.references.get_reference import GetReference
+from application.use_cases.references.list_references import ListReferences
+from application.use_cases.references.read_image import ReadImage
+from domain.credential import Scope
+from domain.enrolment import ReferenceId
+from domain.errors import FacepassError
+from domain.person import PersonId
+from entrypoints.http.access import principal_of
+from entrypoints.http.bodies import EnrolBatchBody, EnrolBody, once, read_body, sent_images
+from entrypoints.http.cursors import Cursors
+from entrypoints.http.names import gallery_named, page_size
+from entrypoints.http.openapi import takes
+from entrypoints.http.problems import problem_of
+from entrypoints.http.shapes import (
+    BatchItemShape,
+    BatchShape,
+    EnrolledShape,
+    ReferenceListShape,
+    ReferenceShape,
+    to_enrolled,
+    to_reference,
+)
+
+REFERENCES = "/galleries/{gallery:str}/references"
+REFERENCE = REFERENCES + "/{reference:uuid}"
+
+
+@post(REFERENCES, needs=Scope.ENROL, operation_class=takes(EnrolBody), description=getdoc(EnrolReferences))
+@inject
+async def enrol_references(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    enrol: FromDishka[EnrolReferences],
+    keyed_hash: FromDishka[KeyedHash],
+) -> EnrolledShape:
+    """Enrol images of one person."""
+    body = await read_body(request, EnrolBody)
+    enrolled = await enrol(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        images=sent_images(body.fields, body.filenames),
+        person=None if body.fields.person_id is None else PersonId(body.fields.person_id),
+        external_id=body.fields.external_id,
+        metadata=body.fields.metadata,
+        once=once(request, keyed_hash, body.fields, Enrolled),
+    )
+    return to_enrolled(enrolled)
+
+
+@post(
+    REFERENCES + "/batch",
+    needs=Scope.ENROL,
+    status_code=200,
+    operation_class=takes(EnrolBatchBody),
+    description=getdoc(EnrolBatch),
+)
+@inject
+async def enrol_batch(
+    request: Request[Any, Any, Any], gallery: FromPath[str], enrol: FromDishka[EnrolBatch]
+) -> BatchShape:
+    """Enrol images of many people."""
+    body = (await read_body(request, EnrolBatchBody)).fields
+    results = await enrol(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        items=[
+            EnrolmentItem(
+                images=tuple(sent_images(item, ())),
+                person=None if item.person_id is None else PersonId(item.person_id),
+                external_id=item.external_id,
+                metadata=item.metadata,
+            )
+            for item in body.items
+        ],
+    )
+    return BatchShape(
+        items=[
+            BatchItemShape(index=index, problem=problem_of(result))
+            if isinstance(result, FacepassError)
+            else BatchItemShape(index=index, enrolled=to_enrolled(result))
+            for index, result in enumerate(results)
+        ]
+    )
+
+
+@get(REFERENCES, needs=Scope.READ, description=getdoc(ListReferences))
+@inject
+async def list_references(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    listed: FromDishka[ListReferences],
+    cursors: FromDishka[Cursors],
+    limit: FromQuery[int] = 50,
+    cursor: FromQuery[str | None] = None,
+    person_id: FromQuery[UUID | None] = None,
+) -> ReferenceListShape:
+    """List references."""
+    workspace = principal_of(request).workspace
+    filters = ("references", workspace, gallery, person_id)
+    page = await listed(
+        workspace=workspace,
+        gallery=gallery_named(gallery),
+        limit=page_size(limit),
+        after=cursors.read(cursor, *filters),
+        person=None if person_id is None else PersonId(person_id),
+    )
+    return ReferenceListShape(
+        items=[to_reference(reference) for reference in page.items],
+        next_cursor=cursors.written(page.next_after, *filters),
+    )
+
+
+@get(REFERENCE, needs=Scope.READ, description=getdoc(GetReference))
+@inject
+async def get_reference(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    reference: FromPath[UUID],
+    show: FromDishka[GetReference],
+) -> ReferenceShape:
+    """Show a reference."""
+    found = await show(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        reference=ReferenceId(reference),
+    )
+    return to_reference(found)
+
+
+@get(REFERENCE + "/image", needs=Scope.READ, media_type="application/octet-stream", description=getdoc(ReadImage))
+@inject
+async def read_image(
+    request: Request[Any, Any, Any], gallery: FromPath[str], reference: FromPath[UUID], read: FromDishka[ReadImage]
+) -> Response[bytes]:
+    """Return a reference's image."""
+    image = await read(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        reference=ReferenceId(reference),
+    )
+    return Response(
+        image.content,
+        media_type=image.media_type,
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+    )
+
+
+@delete(REFERENCE, needs=Scope.ENROL, description=getdoc(DeleteReference))
+@inject
+async def delete_reference(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    reference: FromPath[UUID],
+    remove: FromDishka[DeleteReference],
+) -> None:
+    """Delete a reference."""
+    await remove(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        reference=ReferenceId(reference),
+    )
