@@ -274,6 +274,45 @@ def operating_point(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatedThreshold:
+    """A threshold of a calibration, tried on photographs that it may never have seen."""
+
+    target: float
+    """The false match rate that the calibration states for it."""
+    threshold: float
+    false_matches: int
+    """Impostor pairs at or above it."""
+    false_match_rate: float | None
+    """Measured; None where it rests on fewer than 30 false matches."""
+    true_accept_rate: float | None
+    true_accept_rate_by_person: float | None
+    """None where nobody has two photographs."""
+
+
+def stated_threshold(scores: Scores, calibration: Calibration, *, target: float) -> StatedThreshold | None:
+    """Measure what the calibration's threshold for `target` gives here. None where it does not state one."""
+    stated = calibration.threshold_at(target)
+    if stated is None:
+        return None
+    grid_point = _grid_point_from(stated.value)
+    matches = int(scores.false_matches()[grid_point])
+    paired = scores.paired_people > 0
+    return StatedThreshold(
+        target=target,
+        threshold=stated.value,
+        false_matches=matches,
+        false_match_rate=matches / scores.impostor_pairs if matches >= FEWEST_IMPOSTOR_PAIRS else None,
+        true_accept_rate=float(scores.true_match_rates()[grid_point]) if paired else None,
+        true_accept_rate_by_person=float(scores.true_match_rates_by_person()[grid_point]) if paired else None,
+    )
+
+
+def _grid_point_from(threshold: float) -> int:
+    """The lowest point of the grid that is not below `threshold`."""
+    return math.ceil((threshold + 1.0) * STEPS - 1e-6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EqualErrorRate:
     """Where both errors are equally frequent: one number for a model, a threshold for nobody."""
 
@@ -333,8 +372,8 @@ def _factors(calibration: Calibration, scores: Scores, targets: Sequence[float])
     for target in targets:
         stated = calibration.threshold_at(target)
         if stated is not None and target * scores.impostor_pairs >= FEWEST_IMPOSTOR_PAIRS:
-            grid_point = math.ceil((stated.value + 1.0) * STEPS - 1e-6)
-            yield target, float(scores.false_matches()[grid_point]) / scores.impostor_pairs / target
+            matches = int(scores.false_matches()[_grid_point_from(stated.value)])
+            yield target, matches / scores.impostor_pairs / target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
