@@ -64,7 +64,7 @@ def _scores(axes: Axes, evaluation: MeasuredEvaluation) -> None:
         shares = np.add.reduceat(counts, edges[:-1]) / max(1, counts.sum())
         axes.stairs(shares * 100, edges / STEPS - 1.0, color=colour, fill=True, alpha=0.35)
         axes.stairs(shares * 100, edges / STEPS - 1.0, color=colour, linewidth=1.4, label=label)
-    top = axes.get_ylim()[1] * 1.12
+    top = axes.get_ylim()[1] * 1.25
     axes.set_ylim(0, top)
     for place, point in enumerate(report.operating_points):
         axes.axvline(point.threshold, color=_MARK, linewidth=1, linestyle=(0, (4, 3)))
