@@ -1,9 +1,10 @@
 """The port through which a backend says that it is there."""
 
 from abc import abstractmethod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Ping(Protocol):
     """Registered by every backend; readiness walks them all."""
 

@@ -1,9 +1,10 @@
 """The port to regular work that a backend wants done."""
 
 from abc import abstractmethod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Upkeep(Protocol):
     """Registered by backends that keep themselves in order: build an index, sweep what was left over."""
 

@@ -44,6 +44,9 @@ IMAGES_AT_ONCE = 4
 SWEEP_AFTER = timedelta(seconds=5)
 """The call itself writes the index at once; the sweep takes over where it died before it could."""
 
+FORGET_AFTER = timedelta(hours=1)
+"""Images are noted before they are put: one whose reference was not committed by then is removed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentImage:
@@ -116,12 +119,18 @@ class EnrolReferences:
         if not accepted:
             raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
 
+        ids = [ReferenceId(self.ids.new()) for _ in accepted]
+        if place.policy.keep_images:
+            await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + FORGET_AFTER)
+            await self.transaction.commit()
         found, key = await self._person(place, person, external_id, metadata or {})
-        made = [await self._seal(place, found, key, one) for one in accepted]
+        made = [
+            await self._seal(place, found, key, reference, one) for reference, one in zip(ids, accepted, strict=True)
+        ]
         await self.references.add(made)
         await self.reconciliations.note(
             workspace,
-            [one.reference.id for one in made],
+            ids,
             space=place.space,
             due=self.clock.now() + SWEEP_AFTER,
         )
@@ -129,12 +138,10 @@ class EnrolReferences:
         kept = await self.remembered.keep(workspace, once, enrolled, person=found.id)
         if not kept:
             await self.transaction.rollback()
-            await self._drop_images(made)
+            await self.reconcile(workspace=workspace, references=ids)
             return await self.remembered.committed(workspace, once)
         await self.transaction.commit()
-        searchable = await self.reconcile(
-            workspace=workspace, references=[reference.id for reference in enrolled.accepted]
-        )
+        searchable = await self.reconcile(workspace=workspace, references=ids)
         return _marked(enrolled, searchable=searchable)
 
     async def _look_at(self, images: Sequence[SentImage], gallery: Gallery) -> tuple[list[_Accepted], list[Rejection]]:
@@ -205,8 +212,9 @@ class EnrolReferences:
         await self.people.add(person, key)
         return person, key
 
-    async def _seal(self, gallery: Gallery, person: Person, key: WrappedKey, one: _Accepted) -> NewReference:
-        reference = ReferenceId(self.ids.new())
+    async def _seal(
+        self, gallery: Gallery, person: Person, key: WrappedKey, reference: ReferenceId, one: _Accepted
+    ) -> NewReference:
         workspace = gallery.workspace
         if one.face.embedding is None:
             raise FaceNotFound("no embedding could be made of the face")
@@ -216,8 +224,7 @@ class EnrolReferences:
             sealed = await asyncio.to_thread(
                 self.cipher.seal, one.image.content, key=key, place=image_place(workspace, reference)
             )
-            # Before the commit: a reference never points at an image that is not there. What a failure
-            # leaves behind has no row, and is swept.
+            # Before the commit: a reference never points at an image that is not there.
             await self.blobs.put(stored, sealed)
         return NewReference(
             reference=Reference(
@@ -239,11 +246,6 @@ class EnrolReferences:
                 one.face.embedding.to_bytes(), key=key, place=template_place(workspace, reference)
             ),
         )
-
-    async def _drop_images(self, made: Sequence[NewReference]) -> None:
-        for one in made:
-            if one.reference.image_key is not None:
-                await self.blobs.remove(image_key(one.reference.workspace, one.reference.id))
 
 
 def media_type(content: bytes) -> str:

@@ -28,6 +28,7 @@ from entrypoints.http.bodies import (
     VerifyBody,
     read_body,
 )
+from entrypoints.http.capacity_watch import CapacityWatch
 from entrypoints.http.names import gallery_named
 from entrypoints.http.openapi import takes
 from entrypoints.http.problems import problem_of
@@ -149,10 +150,15 @@ async def verify_batch(
     description=getdoc(SearchFaces),
 )
 @inject
-async def search_faces(request: Request[Any, Any, Any], search: FromDishka[SearchFaces]) -> SearchedShape:
+async def search_faces(
+    request: Request[Any, Any, Any], search: FromDishka[SearchFaces], watch: FromDishka[CapacityWatch]
+) -> SearchedShape:
     """Search for the faces of an image."""
     body = (await read_body(request, SearchBody)).fields
-    return await _searched(request, body, principal_of(request).workspace, search)
+    workspace = principal_of(request).workspace
+    searched = await _searched(request, body, workspace, search)
+    await watch.look(workspace, gallery_named(body.gallery))
+    return searched
 
 
 @post(

@@ -21,6 +21,7 @@ from domain.errors import FacepassError
 from domain.person import PersonId
 from entrypoints.http.access import principal_of
 from entrypoints.http.bodies import EnrolBatchBody, EnrolBody, once, read_body, sent_images
+from entrypoints.http.capacity_watch import CapacityWatch
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.names import gallery_named, page_size
 from entrypoints.http.openapi import takes
@@ -46,6 +47,7 @@ async def enrol_references(
     gallery: FromPath[str],
     enrol: FromDishka[EnrolReferences],
     keyed_hash: FromDishka[KeyedHash],
+    watch: FromDishka[CapacityWatch],
 ) -> EnrolledShape:
     """Enrol images of one person."""
     body = await read_body(request, EnrolBody)
@@ -58,6 +60,7 @@ async def enrol_references(
         metadata=body.fields.metadata,
         once=once(request, keyed_hash, body.fields, Enrolled),
     )
+    await watch.look(enrolled.person.workspace, enrolled.person.gallery)
     return to_enrolled(enrolled)
 
 

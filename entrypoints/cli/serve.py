@@ -1,0 +1,67 @@
+"""`facepass serve`."""
+
+import asyncio
+
+import click
+import msgspec
+import uvicorn
+
+from entrypoints.cli.session import run, session, settings_of_process
+from entrypoints.http.app import make_app
+from entrypoints.settings import Settings
+from entrypoints.wiring.background import background
+from entrypoints.wiring.start_error import StartError
+from entrypoints.wiring.startup import started
+
+_DRAIN_SECONDS = 20
+
+
+@click.command()
+@click.option("--host", help="Address to listen on. Default: FACEPASS_HTTP__HOST, 127.0.0.1.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port, 0 for any free one. Default: FACEPASS_HTTP__PORT, 8000."
+)
+def serve(host: str | None, port: int | None) -> None:
+    """Run the service until it is interrupted; what runs then is ended first."""
+    settings = settings_of_process()
+    chosen = msgspec.structs.replace(
+        settings.http,
+        host=settings.http.host if host is None else host,
+        port=settings.http.port if port is None else port,
+    )
+    run(_serve, msgspec.structs.replace(settings, http=chosen))
+
+
+async def _serve(settings: Settings) -> None:
+    async with session(settings) as container:
+        await started(container)
+        app = make_app(container, settings)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host=settings.http.host,
+                port=settings.http.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
+            )
+        )
+        async with background(container):
+            listening = asyncio.create_task(server.serve())
+            try:
+                while not server.started and not listening.done():
+                    await asyncio.sleep(0.01)  # noqa: ASYNC110 - uvicorn has a flag for this, and no event
+                if server.started:
+                    click.echo(f"Facepass listens on {_address(server, settings)}")
+                await listening
+            except SystemExit as error:  # how uvicorn says that it cannot bind
+                raise StartError(f"cannot listen on {settings.http.host} port {settings.http.port}") from error
+
+
+def _address(server: uvicorn.Server, settings: Settings) -> str:
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}" + ("  (API pages: /docs)" if settings.http.docs else "")

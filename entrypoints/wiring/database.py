@@ -1,0 +1,98 @@
+"""The record: a private PostgreSQL or a server of one's own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NewType
+
+from dishka import Provider, Scope, provide
+
+from adapters.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from adapters.persistence import schema
+from adapters.persistence.answer_repository import SqlAnswerRepository
+from adapters.persistence.api_key_repository import SqlApiKeyRepository
+from adapters.persistence.connection import SqlConnection
+from adapters.persistence.credentials import SqlCredentials
+from adapters.persistence.database import Database
+from adapters.persistence.gallery_repository import SqlGalleryRepository
+from adapters.persistence.person_repository import SqlPersonRepository
+from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
+from adapters.persistence.record import SqlRecord
+from adapters.persistence.reference_repository import SqlReferenceRepository
+from adapters.persistence.transaction import SqlTransaction
+from adapters.persistence.workspace_repository import SqlWorkspaceRepository
+from application.ports.credentials import Credentials
+from application.ports.record import Record
+from application.ports.repositories import (
+    AnswerRepository,
+    ApiKeyRepository,
+    GalleryRepository,
+    PersonRepository,
+    ReconciliationRepository,
+    ReferenceRepository,
+    WorkspaceRepository,
+)
+from application.ports.transaction import Transaction
+from entrypoints.settings import Settings
+from entrypoints.wiring.start_error import StartError
+
+ServerUrl = NewType("ServerUrl", str)
+"""Where PostgreSQL is reached, whoever runs it; the schema may be old."""
+
+
+class DatabaseProvider(Provider):
+    """Server, pools, repositories."""
+
+    @provide(scope=Scope.APP)
+    async def url(self, settings: Settings) -> AsyncIterator[ServerUrl]:
+        """Start the private server where no other is set; it ends when its last user has gone."""
+        if settings.database.url is not None:
+            yield ServerUrl(settings.database.url)
+            return
+        server = EmbeddedPostgres(settings.data_path / "postgres")
+        try:
+            url = await asyncio.to_thread(server.start)
+        except EmbeddedPostgresError as error:
+            raise StartError(str(error)) from error
+        try:
+            yield ServerUrl(url)
+        finally:
+            await asyncio.to_thread(server.stop)
+
+    @provide(scope=Scope.APP)
+    async def database(self, url: ServerUrl, settings: Settings) -> AsyncIterator[Database]:
+        """Open the pools. The private server's schema is brought up to date; another's is its operator's."""
+        if settings.database.url is None:
+            await schema.upgrade(url)
+        database = Database.at(url, transactions=settings.database.pool_size, timeout=settings.database.timeout)
+        try:
+            yield database
+        finally:
+            await database.aclose()
+
+    @provide(scope=Scope.APP)
+    def record(self, database: Database) -> Record:
+        """Read past transactions."""
+        return SqlRecord(database.reads)
+
+    @provide(scope=Scope.APP)
+    def credentials(self, database: Database) -> Credentials:
+        """Read past transactions."""
+        return SqlCredentials(database.reads)
+
+    @provide(scope=Scope.REQUEST)
+    async def connection(self, database: Database) -> AsyncIterator[SqlConnection]:
+        """Share one connection among a request's repositories; what was not committed is rolled back."""
+        connection = SqlConnection(database.transactions)
+        try:
+            yield connection
+        finally:
+            await connection.aclose()
+
+    transaction = provide(SqlTransaction, provides=Transaction, scope=Scope.REQUEST)
+    workspaces = provide(SqlWorkspaceRepository, provides=WorkspaceRepository, scope=Scope.REQUEST)
+    galleries = provide(SqlGalleryRepository, provides=GalleryRepository, scope=Scope.REQUEST)
+    people = provide(SqlPersonRepository, provides=PersonRepository, scope=Scope.REQUEST)
+    references = provide(SqlReferenceRepository, provides=ReferenceRepository, scope=Scope.REQUEST)
+    reconciliations = provide(SqlReconciliationRepository, provides=ReconciliationRepository, scope=Scope.REQUEST)
+    api_keys = provide(SqlApiKeyRepository, provides=ApiKeyRepository, scope=Scope.REQUEST)
+    answers = provide(SqlAnswerRepository, provides=AnswerRepository, scope=Scope.REQUEST)

@@ -1,0 +1,92 @@
+"""What can be done, put together from ports by their types."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from dishka import AsyncContainer, Provider, Scope, provide, provide_all
+
+from application.use_cases.evaluation.calibrate import Calibrate
+from application.use_cases.evaluation.evaluate import Evaluate
+from application.use_cases.galleries.create_gallery import CreateGallery
+from application.use_cases.galleries.delete_gallery import DeleteGallery
+from application.use_cases.galleries.get_gallery import GetGallery
+from application.use_cases.galleries.list_galleries import ListGalleries
+from application.use_cases.galleries.update_gallery import UpdateGallery
+from application.use_cases.idempotency import RememberedAnswers
+from application.use_cases.keys.authenticate import Authenticate
+from application.use_cases.keys.bootstrap import Bootstrap
+from application.use_cases.matching.compare_faces import CompareFaces
+from application.use_cases.matching.detect_faces import DetectFaces
+from application.use_cases.matching.embed_faces import EmbedFaces
+from application.use_cases.matching.search_faces import SearchFaces
+from application.use_cases.matching.verify_face import VerifyFace
+from application.use_cases.people.create_person import CreatePerson
+from application.use_cases.people.delete_person import DeletePerson
+from application.use_cases.people.get_person import GetPerson
+from application.use_cases.people.list_people import ListPeople
+from application.use_cases.people.merge_people import MergePeople
+from application.use_cases.people.unmerge_people import UnmergePeople
+from application.use_cases.people.update_person import UpdatePerson
+from application.use_cases.references.delete_reference import DeleteReference
+from application.use_cases.references.enrol_batch import EnrolBatch
+from application.use_cases.references.enrol_references import EnrolReferences
+from application.use_cases.references.get_reference import GetReference
+from application.use_cases.references.list_references import ListReferences
+from application.use_cases.references.read_image import ReadImage
+from application.use_cases.references.reconcile import Reconcile
+from application.use_cases.upkeep.rebuild_index import RebuildIndex
+from application.use_cases.upkeep.repair import Repair
+from application.use_cases.upkeep.verify_index import VerifyIndex
+
+
+class UseCaseProvider(Provider):
+    """Those that only read are made once; those that write are made for each unit of work."""
+
+    reading = provide_all(
+        Authenticate,
+        CompareFaces,
+        DetectFaces,
+        EmbedFaces,
+        GetGallery,
+        SearchFaces,
+        VerifyFace,
+        RebuildIndex,
+        VerifyIndex,
+        Evaluate,
+        Calibrate,
+        scope=Scope.APP,
+    )
+    writing = provide_all(
+        RememberedAnswers,
+        Reconcile,
+        Bootstrap,
+        CreateGallery,
+        ListGalleries,
+        UpdateGallery,
+        DeleteGallery,
+        CreatePerson,
+        GetPerson,
+        ListPeople,
+        UpdatePerson,
+        DeletePerson,
+        MergePeople,
+        UnmergePeople,
+        EnrolReferences,
+        ListReferences,
+        GetReference,
+        ReadImage,
+        DeleteReference,
+        Repair,
+        scope=Scope.REQUEST,
+    )
+
+    @provide(scope=Scope.APP)
+    def enrol_batch(self, container: AsyncContainer) -> EnrolBatch:
+        """Give each item of a batch a unit of work of its own."""
+
+        @asynccontextmanager
+        async def enrolment() -> AsyncIterator[EnrolReferences]:
+            async with container(scope=Scope.REQUEST) as unit:
+                yield await unit.get(EnrolReferences)
+
+        return EnrolBatch(enrolment=enrolment)
