@@ -13,7 +13,7 @@ from litestar.types import ControllerRouterHandler
 
 from domain.errors import FacepassError
 from entrypoints.http.access import guard
-from entrypoints.http.docs import assets_router, openapi_config
+from entrypoints.http.docs import assets_router, openapi_config, openapi_document
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
 from entrypoints.http.request_context import request_context
 from entrypoints.http.routes import galleries, health, matching, people, references
@@ -57,7 +57,7 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
         health.ready,
     ]
     if settings.http.docs:
-        handlers.append(assets_router())
+        handlers.extend((assets_router(), openapi_document))
     app = Litestar(
         route_handlers=handlers,
         openapi_config=openapi_config(version("facepass")) if settings.http.docs else None,

@@ -2,7 +2,9 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from litestar import Request, get
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, Contact, License, SecurityScheme
@@ -46,6 +48,12 @@ def openapi_config(version: str) -> OpenAPIConfig:
         ],
         use_handler_docstrings=False,
     )
+
+
+@get("/openapi.json", media_type="application/json", include_in_schema=False)
+async def openapi_document(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """Return the OpenAPI document, where tools look for it."""
+    return request.app.openapi_schema.to_schema()
 
 
 def assets_router() -> Router:

@@ -103,12 +103,12 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """RFC 9457 problem details, with a stable `code` to build on."""
 
+    type: str
     title: str
     status: int
     detail: str
-    code: str
-    type: str = msgspec.field(default="about:blank")
     instance: str | None = None
+    code: str
     request_id: str | None = None
     errors: list[FieldProblem] = msgspec.field(default_factory=list)
     """The fields that are wrong, where fields are."""

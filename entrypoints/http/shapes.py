@@ -21,6 +21,7 @@ from entrypoints.http.problems import Problem, Rejected, rejected_of
 
 _SIMILARITY_DIGITS = 6
 _PIXEL_DIGITS = 2
+_RATE_DIGITS = 4
 
 
 class BoxShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -381,7 +382,7 @@ def to_verified(verification: Verification, *, took_ms: float) -> VerifiedShape:
         threshold=_rounded(criterion.threshold),
         threshold_source=criterion.source,
         threshold_target=_target(criterion),
-        false_match_rate=criterion.false_match_rate,
+        false_match_rate=_rate(criterion.false_match_rate),
         person=_person_ref(verification.best),
         reference_id=verification.best.reference,
         probe=_probe(verification.probe.face, verification.probe.image),
@@ -400,7 +401,7 @@ def to_verified_image(comparison: Comparison, *, took_ms: float) -> VerifiedShap
         threshold=_rounded(criterion.threshold),
         threshold_source=criterion.source,
         threshold_target=_target(criterion),
-        false_match_rate=criterion.false_match_rate,
+        false_match_rate=_rate(criterion.false_match_rate),
         person=None,
         reference_id=None,
         probe=_probe(comparison.probe.face, comparison.probe.image),
@@ -420,7 +421,7 @@ def to_compared(comparison: Comparison, *, took_ms: float) -> ComparedShape:
         threshold=_rounded(criterion.threshold),
         threshold_source=criterion.source,
         threshold_target=_target(criterion),
-        false_match_rate=criterion.false_match_rate,
+        false_match_rate=_rate(criterion.false_match_rate),
         probe=_probe(comparison.probe.face, comparison.probe.image),
         other=_probe(comparison.other.face, comparison.other.image),
         model=comparison.model,
@@ -436,7 +437,7 @@ def to_searched(result: SearchResult, *, took_ms: float) -> SearchedShape:
         threshold=_rounded(criterion.threshold),
         threshold_source=criterion.source,
         threshold_target=_target(criterion),
-        false_positive_identification_rate=criterion.false_positive_identification_rate,
+        false_positive_identification_rate=_rate(criterion.false_positive_identification_rate),
         references=result.references,
         model=result.model,
         query_time_ms=round(result.query_ms, 2),
@@ -600,3 +601,8 @@ def _landmarks(face: Face) -> LandmarksShape:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, _SIMILARITY_DIGITS)
+
+
+def _rate(value: float | None) -> float | None:
+    """Round to significant digits: the data carries no more."""
+    return None if value is None else float(f"{value:.{_RATE_DIGITS}g}")
