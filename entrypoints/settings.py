@@ -16,7 +16,8 @@ from dotenv import dotenv_values
 PREFIX = "FACEPASS_"
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Megapixels = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
 
 
 class SettingsError(Exception):
@@ -89,8 +90,8 @@ class ImageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """What an image may be."""
 
     max_bytes: Positive = 10 * 1024 * 1024
-    max_megapixels: Annotated[float, msgspec.Meta(gt=0)] = 40.0
-    budget_megapixels: Annotated[float, msgspec.Meta(gt=0)] = 48.0
+    max_megapixels: Megapixels = 40.0
+    budget_megapixels: Megapixels = 48.0
     """Megapixels being decoded at one time, in the whole server."""
 
 

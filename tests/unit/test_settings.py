@@ -1,0 +1,225 @@
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from entrypoints.settings import (
+    PREFIX,
+    BlobStoreSettings,
+    DatabaseSettings,
+    FaceEmbedderSettings,
+    HttpSettings,
+    ImageSettings,
+    JobQueueSettings,
+    ModelsSettings,
+    Settings,
+    SettingsError,
+    VectorIndexSettings,
+    read_settings,
+    setting_names,
+)
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+SHOWN = re.compile(r"^#?(?P<name>FACEPASS_\w+)=(?P<value>.*)$")
+
+
+def shown() -> list[tuple[str, str]]:
+    """Name and value of every setting in `.env.example`, in order."""
+    return [(line["name"], line["value"]) for line in map(SHOWN.match, EXAMPLE.read_text().splitlines()) if line]
+
+
+def explanations() -> Iterator[tuple[str, str]]:
+    """Each setting of `.env.example` with the lines right above it."""
+    above: list[str] = []
+    for line in EXAMPLE.read_text().splitlines():
+        setting = SHOWN.match(line)
+        if setting is not None:
+            yield setting["name"], " ".join(above)
+        above = [*above, line.removeprefix("# ")] if line.startswith("# ") else []
+
+
+def written(settings: msgspec.Struct, prefix: str = PREFIX) -> dict[str, str]:
+    """Settings as an operator writes them; what is None is left empty."""
+    found: dict[str, str] = {}
+    for name, value in msgspec.structs.asdict(settings).items():
+        here = prefix + name.upper()
+        if isinstance(value, msgspec.Struct):
+            found |= written(value, here + "__")
+        elif isinstance(value, bool):
+            found[here] = str(value).lower()
+        elif isinstance(value, tuple):
+            found[here] = ",".join(value)
+        else:
+            found[here] = "" if value is None else str(value)
+    return found
+
+
+words = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=","), min_size=1, max_size=30)
+folders = st.text("abcdefgh/._- ", min_size=1, max_size=30).map(lambda text: Path("/x" + text.strip()))
+whole = st.integers(min_value=1, max_value=2**31)
+amounts = st.floats(min_value=1e-6, max_value=10_000)
+
+
+def perhaps(values: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.none() | values
+
+
+any_settings = st.builds(
+    Settings,
+    environment=st.sampled_from(["development", "production"]),
+    data_dir=perhaps(folders.map(lambda path: Path("/data") / path.relative_to("/"))),
+    master_key_file=perhaps(folders.map(lambda path: Path("/keys") / path.relative_to("/"))),
+    log_level=st.sampled_from(["debug", "info", "warning", "error"]),
+    log_format=st.sampled_from(["console", "json"]),
+    database=st.builds(DatabaseSettings, url=perhaps(words), pool_size=whole, timeout=amounts),
+    face_embedder=st.builds(
+        FaceEmbedderSettings,
+        pack=words,
+        providers=st.lists(words, min_size=1, max_size=4).map(tuple),
+        threads=st.integers(0, 512),
+        detection_size=st.integers(64, 4096),
+        queue_limit=st.integers(0, 10_000),
+        queue_wait=amounts,
+    ),
+    vector_index=st.builds(VectorIndexSettings, url=perhaps(words), exact_below=perhaps(whole)),
+    blob_store=st.builds(BlobStoreSettings, path=perhaps(folders)),
+    job_queue=st.builds(JobQueueSettings, upkeep_seconds=amounts),
+    models=st.builds(ModelsSettings, dir=perhaps(folders), commercial_only=st.booleans(), index_url=perhaps(words)),
+    image=st.tuples(whole, amounts, amounts).map(
+        lambda drawn: ImageSettings(max_bytes=drawn[0], max_megapixels=min(drawn[1:]), budget_megapixels=max(drawn[1:]))
+    ),
+    http=st.builds(
+        HttpSettings,
+        host=words,
+        port=st.integers(0, 65535),
+        max_body_bytes=whole,
+        docs=st.booleans(),
+        processes=st.just(1),
+    ),
+)
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    assert read_settings({}, dotenv=None) == Settings()
+
+
+def test_the_example_has_every_setting_in_order_and_nothing_else() -> None:
+    assert [name for name, _ in shown()] == setting_names()
+
+
+def test_the_example_shows_the_real_defaults() -> None:
+    assert dict(shown()) == written(Settings())
+
+
+def test_the_example_with_every_setting_taken_over_changes_nothing(tmp_path: Path) -> None:
+    taken = tmp_path / ".env"
+    taken.write_text("\n".join(f"{name}={value}" for name, value in shown()))
+    assert read_settings({}, dotenv=taken) == Settings()
+
+
+def test_the_example_explains_every_setting() -> None:
+    assert [name for name, text in explanations() if not text] == []
+
+
+@given(any_settings)
+def test_settings_survive_being_written_and_read(settings: Settings) -> None:
+    assert read_settings(written(settings), dotenv=None) == settings
+
+
+@given(st.sampled_from(setting_names()), st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=8))
+def test_a_name_that_is_none_is_refused_by_name(name: str, ending: str) -> None:
+    assume(name + ending not in setting_names())
+    with pytest.raises(SettingsError, match=rf"^{name}{ending} is no setting"):
+        read_settings({name + ending: "1"}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("FACEPASS_HTTP__PROT", "FACEPASS_HTTP__PORT"),
+        ("FACEPASS_HTTP_PORT", "FACEPASS_HTTP__PORT"),
+        ("FACEPASS_VECTORINDEX__BACKEND", "FACEPASS_VECTOR_INDEX__BACKEND"),
+    ],
+)
+def test_a_typo_is_told_what_was_meant(wrong: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{wrong} is no setting\. Did you mean {meant}\?$"):
+        read_settings({wrong: "1"}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FACEPASS_HTTP__PORT", "eight thousand"),
+        ("FACEPASS_HTTP__PORT", "65536"),
+        ("FACEPASS_HTTP__PORT", "-1"),
+        ("FACEPASS_HTTP__PORT", "80.5"),
+        ("FACEPASS_HTTP__DOCS", "perhaps"),
+        ("FACEPASS_HTTP__PROCESSES", "0"),
+        ("FACEPASS_HTTP__PROCESSES", "2"),
+        ("FACEPASS_ENVIRONMENT", "staging"),
+        ("FACEPASS_LOG_LEVEL", "loud"),
+        ("FACEPASS_DATABASE__TIMEOUT", "0"),
+        ("FACEPASS_DATABASE__POOL_SIZE", "0"),
+        ("FACEPASS_FACE_EMBEDDER__BACKEND", "magic"),
+        ("FACEPASS_FACE_EMBEDDER__DETECTION_SIZE", "63"),
+        ("FACEPASS_FACE_EMBEDDER__THREADS", "-1"),
+        ("FACEPASS_VECTOR_INDEX__EXACT_BELOW", "few"),
+        ("FACEPASS_IMAGE__BUDGET_MEGAPIXELS", "39"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}: "):
+        read_settings({name: value}, dotenv=None)
+
+
+@pytest.mark.parametrize("name", [name for name, value in shown() if re.fullmatch(r"\d+(\.\d+)?", value)])
+def test_a_number_is_never_taken_from_words(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}: "):
+        read_settings({name: "many"}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["FACEPASS_DATABASE__TIMEOUT", "FACEPASS_JOB_QUEUE__UPKEEP_SECONDS", "FACEPASS_IMAGE__MAX_MEGAPIXELS"],
+)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_number_is_finite(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name}: "):
+        read_settings({name: value}, dotenv=None)
+
+
+def test_a_folder_of_settings_is_no_setting() -> None:
+    with pytest.raises(SettingsError, match=r"^FACEPASS_HTTP"):
+        read_settings({"FACEPASS_HTTP": "8000"}, dotenv=None)
+
+
+def test_a_master_key_inside_the_data_folder_is_refused(tmp_path: Path) -> None:
+    inside = {"FACEPASS_DATA_DIR": str(tmp_path), "FACEPASS_MASTER_KEY_FILE": str(tmp_path / "master.key")}
+    with pytest.raises(SettingsError, match=r"^FACEPASS_MASTER_KEY_FILE: "):
+        read_settings(inside, dotenv=None)
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    kept = tmp_path / ".env"
+    kept.write_text("FACEPASS_HTTP__PORT=1\nFACEPASS_HTTP__HOST=example\n")
+    http = read_settings({"FACEPASS_HTTP__PORT": "2"}, dotenv=kept).http
+    assert (http.port, http.host) == (2, "example")
+
+
+def test_a_typo_in_the_file_is_refused_by_name(tmp_path: Path) -> None:
+    kept = tmp_path / ".env"
+    kept.write_text("FACEPASS_HTTP__PROT=1\n")
+    with pytest.raises(SettingsError, match=r"^FACEPASS_HTTP__PROT "):
+        read_settings({}, dotenv=kept)
+
+
+def test_an_empty_value_is_as_if_it_were_not_there() -> None:
+    assert read_settings(dict.fromkeys(setting_names(), "  "), dotenv=None) == Settings()
+
+
+def test_other_programs_variables_are_left_alone() -> None:
+    assert read_settings({"PATH": "/bin", "FACEPASSPORT": "1", "FACEPASS_TEST_SHARED": "/x"}, dotenv=None) == Settings()
