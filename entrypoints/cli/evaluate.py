@@ -1,11 +1,9 @@
 """`facepass evaluate` and `facepass calibrate`: how good the face model is on an operator's own photographs."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import msgspec
@@ -21,11 +19,9 @@ from application.use_cases.evaluation.calibrate import Calibrate, NewCalibration
 from application.use_cases.evaluation.embed_photographs import EmbeddingProgress, Photograph, Unreadable
 from application.use_cases.evaluation.evaluate import FMR_TARGETS, Evaluate, Evaluation, MeasuredEvaluation
 from domain.calibration import FEWEST_IMPOSTOR_PAIRS, Calibration
-from domain.errors import FacepassError
 from domain.evaluation import OperatingPoint, SearchPoint, SearchTrial, SplitResult, Spread, StatedThreshold
-from entrypoints.cli.charts import draw
-
-T = TypeVar("T")
+from entrypoints.cli.session import CommandFailed, run, session, settings_of_process
+from entrypoints.cli.session import console as remarks
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _LISTED = 5
@@ -42,7 +38,23 @@ class MeasuringTools:
 
 
 OpenTools = Callable[[str | None], AbstractAsyncContextManager[MeasuringTools]]
-"""Opens the tools for a pack by name, None: the one that is set, and closes them again. It is click's `obj`."""
+"""Opens the tools for a pack by name, None: the one that is set, and closes them again. Click's `obj`, where given."""
+
+
+@asynccontextmanager
+async def tools_of_process(pack: str | None) -> AsyncIterator[MeasuringTools]:
+    """Open them as the settings say; neither the database nor an index is touched."""
+    settings = settings_of_process()
+    if pack is not None:
+        chosen = msgspec.structs.replace(settings.face_embedder, pack=pack)
+        settings = msgspec.structs.replace(settings, face_embedder=chosen)
+    async with session(settings) as container:
+        yield MeasuringTools(
+            embedder=await container.get(FaceEmbedder),
+            calibrations=await container.get(Calibrations),
+            clock=await container.get(Clock),
+        )
+
 
 _folder = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 _pack = click.option("--pack", metavar="NAME", help="Another model pack than the one that is set.")
@@ -60,7 +72,7 @@ _source = click.option(
 @click.option("--verbose", is_flag=True, help="Name every photograph that has no face or cannot be read.")
 @click.pass_obj
 def evaluate(
-    open_tools: OpenTools,
+    open_tools: OpenTools | None,
     *,
     folder: Path,
     pack: str | None,
@@ -75,22 +87,24 @@ def evaluate(
     kept and nothing is changed. Photographs in which no face is found count as not recognised. A number
     that would rest on fewer than 30 false matches is not printed.
     """
-    console = Console()
     photographs = photographs_in(folder)
     described = source or folder.resolve().name
 
     async def measure() -> MeasuredEvaluation:
-        async with open_tools(pack) as tools:
+        async with (open_tools or tools_of_process)(pack) as tools:
             command = Evaluate(embedder=tools.embedder, calibrations=tools.calibrations, clock=tools.clock)
-            with _progress(console) as progress:
+            with _progress() as progress:
                 return await command(photographs=photographs, source=described, progress=progress)
 
-    measured = _run(measure)
+    measured = run(measure)
+    console = Console()
     _print_evaluation(console, measured.report, verbose=verbose)
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(measured.report)) + b"\n")
         console.print(f"Figures: {json_file}")
     if output is not None:
+        from entrypoints.cli.charts import draw  # noqa: PLC0415 - matplotlib takes half a second; only pictures need it
+
         output.mkdir(parents=True, exist_ok=True)
         for picture in draw(measured, output):
             console.print(f"Picture: {picture}")
@@ -107,7 +121,7 @@ def evaluate(
 @click.option("--verbose", is_flag=True, help="Name every photograph that has no face or cannot be read.")
 @click.pass_obj
 def calibrate(
-    open_tools: OpenTools,
+    open_tools: OpenTools | None,
     *,
     folder: Path,
     pack: str | None,
@@ -121,17 +135,17 @@ def calibrate(
     Use photographs like those that the service will see, of hundreds of people. Without --write nothing
     is changed; with it, every threshold that follows from an error rate moves at the next start.
     """
-    console = Console()
     photographs = photographs_in(folder)
     described = source or folder.resolve().name
 
     async def measure() -> NewCalibration:
-        async with open_tools(pack) as tools:
+        async with (open_tools or tools_of_process)(pack) as tools:
             command = Calibrate(embedder=tools.embedder, calibrations=tools.calibrations, clock=tools.clock)
-            with _progress(console) as progress:
+            with _progress() as progress:
                 return await command(photographs=photographs, source=described, keep=write, progress=progress)
 
-    measured = _run(measure)
+    measured = run(measure)
+    console = Console()
     _print_unused(console, measured.embedded.without_face, measured.embedded.unreadable, verbose=verbose)
     _print_calibration(console, measured)
     if output is not None:
@@ -144,25 +158,18 @@ def calibrate(
 
 
 def photographs_in(folder: Path) -> list[Photograph]:
-    """Find FOLDER/<person>/<photograph>, by name. Raises `click.ClickException` where there are none."""
+    """Find FOLDER/<person>/<photograph>, by name. Raises `CommandFailed` where there are none."""
     found = [
         Photograph(person=path.relative_to(folder).parts[0], name=str(path.relative_to(folder)), load=path.read_bytes)
         for path in sorted(folder.glob("*/**/*"))
         if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
     if not found:
-        raise click.ClickException(
+        raise CommandFailed(
             f"{folder} holds no people: one folder for each is expected, with JPEG, PNG or WebP photographs in it "
             f"({folder}/<person>/<photograph>.jpg)"
         )
     return found
-
-
-def _run(measure: Callable[[], Coroutine[object, object, T]]) -> T:
-    try:
-        return asyncio.run(measure())
-    except FacepassError as error:
-        raise click.ClickException(error.message) from error
 
 
 class _Speed(ProgressColumn):
@@ -171,9 +178,9 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[EmbeddingProgress]:
+def _progress() -> Iterator[EmbeddingProgress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=remarks, transient=True) as bar:
         task = bar.add_task("Looking at photographs", total=None)
 
         def progress(done: int, total: int) -> None:
