@@ -78,12 +78,22 @@ class Calibration:
                 raise InvalidValue("false match rates descend and stay above 0", field="calibration.points")
             if lower.false_non_match_rate > upper.false_non_match_rate:
                 raise InvalidValue("false non-match rates ascend", field="calibration.points")
+        if self.evidence.impostor_pairs < 1:
+            raise InvalidValue("a curve rests on impostor pairs", field="calibration.evidence")
+        if self.points[0].false_match_rate > 1.0:
+            raise InvalidValue("a false match rate is at most 1", field="calibration.points")
 
     @property
     def smallest_rate(self) -> float:
         """The smallest false match rate that the data carries (`FEWEST_IMPOSTOR_PAIRS` false matches)."""
         carried = FEWEST_IMPOSTOR_PAIRS / self.evidence.impostor_pairs
         return max(self.points[-1].false_match_rate, carried)
+
+    @property
+    def strictest(self) -> float:
+        """The threshold of `smallest_rate`: the highest cosine whose rate the data carries."""
+        found = self.threshold_at(self.smallest_rate)
+        return self.points[-1].threshold if found is None else found.value
 
     def threshold_at(self, false_match_rate: float) -> CalibratedThreshold | None:
         """Return the threshold at which one comparison of strangers matches with this probability.
@@ -104,7 +114,9 @@ class Calibration:
             math.log(left.false_match_rate) - math.log(right.false_match_rate)
         )
         share = min(max(share, 0.0), 1.0)
-        return _stated(left.threshold + share * (right.threshold - left.threshold), left, right, share)
+        value = left.threshold + share * (right.threshold - left.threshold)
+        # Rounding may end a bit beyond the stretch, where the curve, or the order of two targets, would end too.
+        return _stated(min(value, right.threshold), left, right, share)
 
     def false_match_rate_at(self, threshold: float) -> float | None:
         """Return the rate for one comparison at `threshold`, None outside what the data carries."""
@@ -142,6 +154,8 @@ def per_comparison_rate(false_positive_identification_rate: float, references: i
 
 def identification_rate(false_match_rate: float, references: int) -> float:
     """Return the FPIR of a search among `references`: the inverse of `per_comparison_rate`."""
+    if false_match_rate >= 1.0:
+        return 1.0 if references else 0.0
     return -math.expm1(references * math.log1p(-false_match_rate))
 
 

@@ -127,7 +127,8 @@ def verification_criterion(
         target=Target(TargetKind.FMR, target),
         false_match_rate=None if found is None else identification_rate(found.false_match_rate, references),
         false_positive_identification_rate=None,
-        uncertain_from=None if begins is None else begins.value,
+        # Where not even that rate is carried, whatever lies above the data cannot be told apart.
+        uncertain_from=calibration.strictest if begins is None else begins.value,
         uncertain_reason=(DecisionReason.BEYOND_CALIBRATION if found is None else DecisionReason.BETWEEN_THRESHOLDS),
     )
 
@@ -158,7 +159,8 @@ def search_criterion(
             uncertain_reason=DecisionReason.BELOW_SEARCH_THRESHOLD,
         )
     target, source = _target(target_fpir, policy.target_fpir, Policy().target_fpir)
-    floor = verification_criterion(calibration, policy=policy).threshold
+    verification = verification_criterion(calibration, policy=policy)
+    floor = verification.threshold
     found = calibration.threshold_at(per_comparison_rate(target, references))
     value = None if found is None or floor is None else max(found.value, floor)
     rate = None if value is None else calibration.false_match_rate_at(value)
@@ -168,7 +170,7 @@ def search_criterion(
         target=Target(TargetKind.FPIR, target),
         false_match_rate=rate,
         false_positive_identification_rate=None if rate is None else identification_rate(rate, references),
-        uncertain_from=floor,
+        uncertain_from=verification.uncertain_from if floor is None else floor,
         uncertain_reason=(
             DecisionReason.BEYOND_CALIBRATION if value is None else DecisionReason.BELOW_SEARCH_THRESHOLD
         ),
@@ -197,7 +199,7 @@ def capacity(calibration: Calibration, *, policy: Policy, references: int) -> Ca
 
 def margins(similarities: Sequence[float]) -> list[float | None]:
     """Return the distance of each person to the next one, best first; None for the last."""
-    following = [*similarities[1:], None]
+    following = [*similarities[1:], None][: len(similarities)]
     return [None if after is None else best - after for best, after in zip(similarities, following, strict=True)]
 
 

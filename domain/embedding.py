@@ -35,7 +35,7 @@ class EmbeddingSpace:
 class Embedding:
     """A vector of length 1 in one space: float32, shape (D,), read-only, comparable by value."""
 
-    __slots__ = ("_vector", "space")
+    __slots__ = ("_space", "_vector")
 
     def __init__(self, vector: NDArray[np.floating], space: SpaceId) -> None:
         """Copy `vector`, shape (D,). Raises `InvalidValue` unless it is finite and of length 1 to `UNIT_TOLERANCE`."""
@@ -45,9 +45,11 @@ class Embedding:
         length = float(np.linalg.norm(copied.astype(np.float64)))
         if abs(length - 1.0) > UNIT_TOLERANCE:
             raise InvalidValue(f"an embedding has length 1, this one has {length:.4f}", field="embedding")
+        # This turns -0.0 into 0.0: the two are equal, so their bytes and hashes must be.
+        copied += np.float32(0.0)
         copied.setflags(write=False)
         self._vector = copied
-        self.space = space
+        self._space = space
 
     @classmethod
     def normalised(cls, vector: NDArray[np.floating], space: SpaceId) -> Self:
@@ -60,12 +62,19 @@ class Embedding:
 
     @classmethod
     def from_bytes(cls, raw: bytes, space: SpaceId) -> Self:
-        """Read what `to_bytes` wrote: little-endian float32."""
+        """Read what `to_bytes` wrote: little-endian float32. Raises `InvalidValue` for anything else."""
+        if not raw or len(raw) % 4:
+            raise InvalidValue("an embedding is kept as float32, 4 bytes a number", field="embedding")
         return cls(np.frombuffer(raw, dtype="<f4"), space)
 
     def to_bytes(self) -> bytes:
         """Little-endian float32, 4 D bytes."""
         return self._vector.astype("<f4").tobytes()
+
+    @property
+    def space(self) -> SpaceId:
+        """The space that it can be compared in."""
+        return self._space
 
     @property
     def vector(self) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from domain.errors import FaceNotFound, FaceRefused, MultipleFaces
 from domain.face import Analysis, Box, Face
 from domain.gallery import GalleryId, Policy
 from domain.person import PersonId
-from domain.quality import REFUSALS, Quality
+from domain.quality import REFUSALS, Quality, Reason
 from domain.workspace import WorkspaceId
 
 ReferenceId = NewType("ReferenceId", UUID)
@@ -62,7 +62,7 @@ def face_to_enrol(analysis: Analysis, policy: Policy) -> Face:
     face = only_face(analysis.faces)
     for reason in face.quality.reasons:
         if reason in policy.refused_reasons:
-            raise refusal(face)
+            raise refusal(face, reason)
     return face
 
 
@@ -75,11 +75,10 @@ def only_face(faces: Sequence[Face]) -> Face:
     return faces[0]
 
 
-def refusal(face: Face) -> FaceRefused:
-    """Return the error for the worst of a face's quality reasons; it has at least one."""
-    worst = face.quality.reasons[0]
-    others = ", ".join(reason.value for reason in face.quality.reasons[1:])
-    return REFUSALS[worst](
-        f"the face cannot be enrolled: {worst.value.replace('_', ' ')} (quality {face.quality.score:.2f}"
+def refusal(face: Face, reason: Reason) -> FaceRefused:
+    """Return the error for one of a face's quality reasons; its message names the others too."""
+    others = ", ".join(other.value for other in face.quality.reasons if other is not reason)
+    return REFUSALS[reason](
+        f"the face cannot be enrolled: {reason.value.replace('_', ' ')} (quality {face.quality.score:.2f}"
         + (f"; also {others})" if others else ")")
     )
