@@ -55,7 +55,7 @@ class VectorIndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     backend: Literal["pgvector"] = "pgvector"
     url: str | None = None
     """A PostgreSQL with pgvector; empty: the main database."""
-    exact_below: Positive | None = None
+    exact_up_to: Positive | None = None
     """References of a gallery up to which search is exact; empty: as measured."""
 
 

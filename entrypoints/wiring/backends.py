@@ -36,7 +36,7 @@ class BackendProvider(Provider):
                 chosen.url, connections=settings.database.pool_size, timeout=settings.database.timeout, autocommit=True
             )
         )
-        extra = {} if chosen.exact_below is None else {"exact_below": chosen.exact_below}
+        extra = {} if chosen.exact_up_to is None else {"exact_up_to": chosen.exact_up_to}
         index = PgvectorVectorIndex(database.reads if apart is None else apart, embedder.space, **extra)
         await index.prepare()
         try:
