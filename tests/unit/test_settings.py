@@ -85,7 +85,7 @@ any_settings = st.builds(
         queue_limit=st.integers(0, 10_000),
         queue_wait=amounts,
     ),
-    vector_index=st.builds(VectorIndexSettings, url=perhaps(words), exact_below=perhaps(whole)),
+    vector_index=st.builds(VectorIndexSettings, url=perhaps(words), exact_up_to=perhaps(whole)),
     blob_store=st.builds(BlobStoreSettings, path=perhaps(folders)),
     job_queue=st.builds(JobQueueSettings, upkeep_seconds=amounts),
     models=st.builds(ModelsSettings, dir=perhaps(folders), commercial_only=st.booleans(), index_url=perhaps(words)),
@@ -167,7 +167,7 @@ def test_a_typo_is_told_what_was_meant(wrong: str, meant: str) -> None:
         ("FACEPASS_FACE_EMBEDDER__BACKEND", "magic"),
         ("FACEPASS_FACE_EMBEDDER__DETECTION_SIZE", "63"),
         ("FACEPASS_FACE_EMBEDDER__THREADS", "-1"),
-        ("FACEPASS_VECTOR_INDEX__EXACT_BELOW", "few"),
+        ("FACEPASS_VECTOR_INDEX__EXACT_UP_TO", "few"),
         ("FACEPASS_IMAGE__BUDGET_MEGAPIXELS", "39"),
     ],
 )
