@@ -8,7 +8,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final, final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from adapters.inference.executor import InferenceExecutor
 from adapters.inference.graph_input import graph_input
 from adapters.inference.image_header import ImageLimits
 from adapters.inference.picture import Picture
+from adapters.inference.process import prepare_process
 from adapters.inference.sessions import CPU, open_graph
 from application.ports.errors import PortRejected
 from application.ports.face_embedder import FaceEmbedder
@@ -73,8 +73,7 @@ class OnnxFaceEmbedder(FaceEmbedder, Ping):
         detector, embedder, space = pack.detector, pack.embedder, pack.space
         if detector is None or embedder is None or space is None:
             raise PortRejected(PORT, f"{pack.id} has no detector or no embedder")
-        # The threads of the executor are the only ones: OpenCV's own would compete with them.
-        cv2.setNumThreads(1)
+        prepare_process()
         self._space = space
         self._executor = executor
         self._budget = budget

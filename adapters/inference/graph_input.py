@@ -11,7 +11,6 @@ def graph_input(images: NDArray[np.uint8], pixels: Pixels) -> NDArray[np.uint8] 
     ordered = images if pixels.colour is ColourOrder.RGB else images[..., ::-1]
     if pixels.layout is InputLayout.UINT8_NHWC:
         return np.ascontiguousarray(ordered)
-    scaled: NDArray[np.float32] = (ordered.astype(np.float32) - np.array(pixels.mean, np.float32)) / np.array(
-        pixels.divisor, np.float32
-    )
+    mean, divisor = (np.array(values, np.float32) for values in (pixels.mean, pixels.divisor))
+    scaled = np.divide(ordered.astype(np.float32) - mean, divisor, dtype=np.float32)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

@@ -19,8 +19,9 @@ def open_graph(path: Path, *, port: str, providers: Sequence[str] = (CPU,), thre
     """Load a model. It may be called from several threads at once: each call computes in its caller.
 
     One thread a call: two calls side by side on two cores beat one call on both by 40 %, and spinning between calls
-    takes the cores from whoever decodes. No arena and no memory pattern: images differ in size, either would keep the
-    largest ever seen and a plan for each size, and gain nothing that could be measured (within 3 % of processor time).
+    takes the cores from whoever decodes. One session for all threads is as fast as a session each and holds the
+    weights once. The arena stays on although images differ in size: without it a 640 x 448 detection takes 38 instead
+    of 35 ms, and with it a thread keeps about 50 MB, measured over 200 sizes.
 
     Raises:
         PortRejected: a provider that was asked for is not there. Nothing falls back to another one.
@@ -33,8 +34,8 @@ def open_graph(path: Path, *, port: str, providers: Sequence[str] = (CPU,), thre
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = True
+    options.enable_mem_pattern = True
     options.log_severity_level = _ERRORS_ONLY
     with translated(port):
         session = onnxruntime.InferenceSession(path, options, providers=list(providers))
