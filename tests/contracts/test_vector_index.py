@@ -1,0 +1,312 @@
+# ruff: noqa: S608 - table names are the adapter's own
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from adapters.persistence.database import engine as engine_at
+from adapters.vector_index.memory import MemoryVectorIndex
+from adapters.vector_index.pgvector import PgvectorVectorIndex
+from application.conformance.vector_index import (
+    GALLERY,
+    OTHER_GALLERY,
+    SPACE,
+    VectorIndexContract,
+    around,
+    axis,
+    embedding,
+    entry,
+    new_id,
+    vectors,
+    walked,
+)
+from application.ports.errors import PortRejected, PortUnavailable
+from application.ports.vector_index import Entry, VectorIndex
+from domain.person import PersonId
+
+SMALL = 100
+"""So few references make a gallery worth an HNSW index in these tests."""
+
+
+@pytest.fixture
+async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = engine_at(empty_database_url, connections=8, timeout=10.0, autocommit=True)
+    yield made
+    await made.dispose()
+
+
+async def prepared(engine: AsyncEngine, *, exact_up_to: int = SMALL) -> PgvectorVectorIndex:
+    index = PgvectorVectorIndex(engine, SPACE, exact_up_to=exact_up_to)
+    await index.prepare()
+    return index
+
+
+class TestMemoryVectorIndex(VectorIndexContract):
+    @pytest.fixture
+    async def index(self) -> VectorIndex:
+        return MemoryVectorIndex(SPACE)
+
+
+class TestPgvectorVectorIndex(VectorIndexContract):
+    @pytest.fixture
+    async def index(self, engine: AsyncEngine) -> VectorIndex:
+        return await prepared(engine, exact_up_to=20_000)
+
+
+class TestPgvectorVectorIndexWithHnsw(VectorIndexContract):
+    """Both galleries have their HNSW index from the start, and the planner no other way."""
+
+    @pytest.fixture
+    async def index(self, hnsw_engine: AsyncEngine) -> VectorIndex:
+        index = await prepared(hnsw_engine)
+        filling = [entry(vector, gallery=gallery) for vector in vectors(2 * SMALL) for gallery in BOTH]
+        await index.upsert(filling)
+        for _ in BOTH:
+            await index.tidy()
+        await index.remove([one.reference for one in filling])
+        assert await hnsw_indexes(hnsw_engine) == 2
+        return index
+
+
+BOTH = (GALLERY, OTHER_GALLERY)
+
+
+@pytest.fixture
+async def hnsw_engine(engine: AsyncEngine, empty_database_url: str) -> AsyncIterator[AsyncEngine]:
+    """For the few vectors of a test sorting them all is cheaper than a graph, and the planner knows."""
+    async with engine.connect() as connection:
+        await connection.execute(text(f"ALTER DATABASE {engine.url.database} SET enable_sort = off"))
+    made = engine_at(empty_database_url, connections=8, timeout=10.0, autocommit=True)
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+async def index(engine: AsyncEngine) -> PgvectorVectorIndex:
+    return await prepared(engine)
+
+
+@pytest.fixture
+async def hnsw_index(hnsw_engine: AsyncEngine) -> PgvectorVectorIndex:
+    return await prepared(hnsw_engine)
+
+
+async def hnsw_indexes(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return await connection.scalar(text("SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%USING hnsw%'"))
+
+
+async def hnsw_scans(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        scans = text("SELECT coalesce(sum(idx_scan), 0) FROM pg_stat_user_indexes WHERE indexrelname LIKE '%_hnsw_%'")
+        return await connection.scalar(scans)
+
+
+def faces(people: int, each: int, *, seed: int = 0) -> tuple[list[Entry], list[NDArray[np.float32]]]:
+    """A gallery of people with several references each, and a probe of every person."""
+    centres = vectors(people, seed=seed)
+    entries, probes = [], []
+    for number, centre in enumerate(centres):
+        person = PersonId(new_id())
+        *enrolled, probe = around(centre, each + 1, seed=seed + number + 1)
+        entries += [entry(vector, person=person) for vector in enrolled]
+        probes.append(probe)
+    return entries, probes
+
+
+async def test_a_large_gallery_is_searched_through_its_own_index_and_misses_nobody(
+    hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
+) -> None:
+    entries, probes = faces(people=400, each=5)
+    strangers = [replace(one, gallery=OTHER_GALLERY, reference=entry(axis(0)).reference) for one in entries[:500]]
+    await hnsw_index.upsert([*entries, *strangers])
+    exact = [await hnsw_index.search(embedding(probe), gallery=GALLERY, people=5) for probe in probes]
+    assert await hnsw_scans(hnsw_engine) == 0
+    await hnsw_index.tidy()
+    assert await hnsw_indexes(hnsw_engine) == 1
+    found = [await hnsw_index.search(embedding(probe), gallery=GALLERY, people=5) for probe in probes]
+    first = [one[0].reference == other[0].reference for one, other in zip(found, exact, strict=True)]
+    assert np.mean(first) >= 0.99
+    assert all(len({one.person for one in some}) == 5 for some in found)
+    async with asyncio.timeout(10.0):  # the server counts scans when their connection has been idle for a moment
+        while not await hnsw_scans(hnsw_engine):  # noqa: ASYNC110 - the condition is in PostgreSQL
+            await asyncio.sleep(0.05)
+
+
+async def test_the_plan_uses_the_index_of_the_gallery_however_often_it_runs(
+    hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
+) -> None:
+    entries, _ = faces(people=200, each=5)
+    await hnsw_index.upsert(entries)
+    await hnsw_index.tidy()
+    async with hnsw_engine.connect() as connection:
+        for _ in range(10):
+            query = (  # as the adapter writes it
+                f"EXPLAIN SELECT reference_id FROM {hnsw_index._table} WHERE gallery_id = '{GALLERY}'"
+                " ORDER BY embedding <=> (:probe)::real[]::vector, reference_id LIMIT 64"
+            )
+            plan = "\n".join(
+                (await connection.execute(text(query), {"probe": axis(0).tolist()})).scalars(),
+            )
+            assert f"{hnsw_index._index_prefix}{GALLERY.hex}" in plan
+
+
+async def test_many_references_of_one_person_do_not_crowd_out_others_in_a_large_gallery(
+    hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
+) -> None:
+    crowd = PersonId(new_id())
+    crowded = [entry(vector, person=crowd) for vector in around(axis(0), 2000)]
+    others = [entry(vector) for vector in around(axis(1), 10)]
+    await hnsw_index.upsert([*crowded, *others])
+    await hnsw_index.tidy()
+    assert await hnsw_indexes(hnsw_engine) == 1
+    found = await hnsw_index.search(embedding(axis(0)), gallery=GALLERY, people=11)
+    assert found[0].person == crowd
+    assert {one.person for one in found[1:]} == {one.person for one in others}
+
+
+async def test_people_are_found_among_many_that_were_removed(
+    hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
+) -> None:
+    gone = [entry(vector) for vector in around(axis(0), 1500)]
+    kept = [entry(vector) for vector in around(axis(1), 5)]
+    await hnsw_index.upsert([*gone, *kept])
+    await hnsw_index.tidy()
+    await hnsw_index.remove([one.reference for one in gone])
+    assert await hnsw_indexes(hnsw_engine) == 1
+    found = await hnsw_index.search(embedding(axis(0)), gallery=GALLERY, people=5)
+    assert {one.reference for one in found} == {one.reference for one in kept}
+
+
+async def test_a_small_gallery_gets_no_index_and_a_shrunken_one_loses_it(
+    engine: AsyncEngine, index: PgvectorVectorIndex
+) -> None:
+    entries = [entry(vector) for vector in vectors(SMALL + 1)]
+    await index.upsert(entries[:SMALL])
+    await index.tidy()
+    assert await hnsw_indexes(engine) == 0
+    await index.upsert(entries)
+    await (await prepared(engine)).tidy()
+    assert await hnsw_indexes(engine) == 1
+    await index.remove([one.reference for one in entries[: SMALL // 2]])
+    await (await prepared(engine)).tidy()
+    assert await hnsw_indexes(engine) == 1
+    await index.remove([entries[-1].reference])
+    await (await prepared(engine)).tidy()
+    assert await hnsw_indexes(engine) == 0
+
+
+async def test_clearing_a_gallery_drops_its_index(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
+    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    await index.tidy()
+    await index.clear(GALLERY)
+    assert await hnsw_indexes(engine) == 0
+    assert await walked(index, GALLERY) == []
+
+
+async def test_each_call_builds_one_index_until_none_is_missing(
+    engine: AsyncEngine, index: PgvectorVectorIndex
+) -> None:
+    for gallery in (GALLERY, OTHER_GALLERY):
+        await index.upsert([entry(vector, gallery=gallery) for vector in vectors(2 * SMALL)])
+    for indexes in (1, 2, 2):
+        await index.tidy()
+        assert await hnsw_indexes(engine) == indexes
+
+
+async def test_processes_that_tidy_at_once_build_once(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
+    await index.upsert([entry(vector) for vector in vectors(2000)])
+    processes = [await prepared(engine) for _ in range(3)]
+    await asyncio.gather(*(process.tidy() for process in processes))
+    assert await hnsw_indexes(engine) == 1
+
+
+async def test_what_an_interrupted_build_left_is_replaced(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
+    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    await index.tidy()
+    valid = text("SELECT bool_and(indisvalid) FROM pg_index")
+    async with engine.connect() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION broken(uuid) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'interrupted'; END $$"
+            )
+        )
+        await connection.execute(text(f"DROP INDEX {index._index_prefix}{GALLERY.hex}"))
+        with pytest.raises(Exception, match="interrupted"):
+            await connection.execute(
+                text(
+                    f"CREATE INDEX CONCURRENTLY {index._index_prefix}{GALLERY.hex} ON {index._table}"
+                    " USING hnsw (embedding vector_cosine_ops) WHERE broken(gallery_id)"
+                )
+            )
+        assert not await connection.scalar(valid)
+        await index.tidy()
+        assert await connection.scalar(valid)
+    assert await hnsw_indexes(engine) == 1
+
+
+async def test_preparing_at_once_and_again_is_safe(engine: AsyncEngine) -> None:
+    await asyncio.gather(*(prepared(engine) for _ in range(4)))
+    index = await prepared(engine)
+    await index.upsert([entry(axis(0))])
+    await index.prepare()
+    assert len(await walked(index, GALLERY)) == 1
+
+
+async def test_spaces_have_tables_of_their_own(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
+    other = PgvectorVectorIndex(engine, replace(SPACE, digest="d1" * 32, dimension=64))
+    await other.prepare()
+    await index.upsert([entry(axis(0))])
+    assert await walked(other, GALLERY) == []
+
+
+async def test_ping_says_what_is_missing(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
+    await index.ping()
+    assert index.name == "vector_index"
+    with pytest.raises(PortRejected, match="table"):
+        await PgvectorVectorIndex(engine, replace(SPACE, digest="d1" * 32)).ping()
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
+        url = f"postgresql://facepass@127.0.0.1:{taken.getsockname()[1]}/facepass?sslmode=disable"
+        engine = engine_at(url, connections=1, timeout=2.0, autocommit=True)
+        index = PgvectorVectorIndex(engine, SPACE)
+        for call in (
+            index.ping(),
+            index.prepare(),
+            index.tidy(),
+            index.upsert([entry(axis(0))]),
+            index.remove([entry(axis(0)).reference]),
+            index.clear(GALLERY),
+            walked(index, GALLERY),
+            index.search(embedding(axis(0)), gallery=GALLERY, people=1),
+        ):
+            with pytest.raises(PortUnavailable) as told:
+                await call
+            assert told.value.port == "vector_index"
+            assert "127.0.0.1" not in told.value.message
+        await engine.dispose()
+
+
+async def test_connections_that_the_server_ended_are_replaced(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
+    await index.upsert([entry(axis(0))])
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    url = engine.url.render_as_string(hide_password=False)
+    ending = engine_at(url, connections=1, timeout=10.0, autocommit=True)
+    async with ending.connect() as connection, asyncio.timeout(10.0):
+        await connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+        while await connection.scalar(text(f"SELECT count(*) {others}")):  # noqa: ASYNC110 - in PostgreSQL
+            await asyncio.sleep(0.01)
+    await ending.dispose()
+    assert len(await index.search(embedding(axis(0)), gallery=GALLERY, people=1)) == 1
