@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -201,7 +202,7 @@ def once(
 
 
 async def _from_multipart(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
-    known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    known = _fields_of(kind)
     found: dict[str, object] = {}
     filenames: list[str | None] = []
     images: list[bytes] = []
@@ -223,6 +224,12 @@ async def _from_multipart(request: Request[Any, Any, Any], kind: type[T]) -> Bod
     elif images:
         found["images"] = images
     return Body(_converted(lambda raw: msgspec.convert(raw, kind, strict=False), found), tuple(filenames))
+
+
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    # Evaluating annotations costs as much as reading the form.
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _put_once(found: dict[str, object], name: str, value: object) -> None:
