@@ -1,5 +1,6 @@
 import base64
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,9 @@ def test_a_batch_of_searches_has_an_answer_for_each(
 
 
 def test_several_images_are_accepted_one_by_one(
-    client: httpx.Client, gallery: str, astronaut: bytes, again: bytes, group: bytes, faceless: bytes
+    client: httpx.Client, gallery: str, astronaut: bytes, group: bytes, faceless: bytes
 ) -> None:
-    sent = [("a.jpg", astronaut), ("b.jpg", group), ("c.jpg", again), ("d.jpg", faceless), ("e.jpg", b"no image")]
+    sent = [("a.jpg", astronaut), ("b.jpg", group), ("c.jpg", astronaut), ("d.jpg", faceless), ("e.jpg", b"no image")]
     answer = client.post(
         f"{gallery}/references", files=[("image", one) for one in sent], data={"external_id": "eileen"}
     )
@@ -232,12 +233,12 @@ def test_limit_and_margin_count_people(
     for number in (0, 1, 2):
         enrol(client, gallery, cast[number], external_id=f"cast-{number}")
     everyone = search(client, gallery, astronaut, threshold=-1)["faces"][0]["matches"]
-    assert [one["person"]["external_id"] for one in everyone][0] == "eileen"
+    assert everyone[0]["person"]["external_id"] == "eileen"
     assert len(everyone) == len({one["person"]["id"] for one in everyone}) == 4
     similarities = [one["similarity"] for one in everyone]
     assert similarities == sorted(similarities, reverse=True)
     assert [one["margin"] for one in everyone] == pytest.approx(
-        [*(best - after for best, after in zip(similarities, similarities[1:], strict=False)), None], abs=2e-6
+        [*(best - after for best, after in pairwise(similarities)), None], abs=2e-6
     )
     two = search(client, gallery, astronaut, threshold=-1, limit=2)["faces"][0]["matches"]
     assert two == everyone[:2]

@@ -8,6 +8,7 @@ from application.ports.id_generator import IdGenerator
 from application.ports.repositories import GalleryRepository, PersonRepository
 from application.ports.transaction import Transaction
 from application.use_cases.idempotency import Once, RememberedAnswers
+from domain.errors import ExternalIdTaken
 from domain.gallery import GalleryId
 from domain.person import Person, PersonId, checked_external_id, checked_metadata
 from domain.workspace import WorkspaceId
@@ -50,7 +51,15 @@ class CreatePerson:
             updated_at=now,
             version=1,
         )
-        await self.people.add(person, self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace))
+        try:
+            await self.people.add(person, self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace))
+        except ExternalIdTaken:
+            # By the same call, perhaps, which ended in between.
+            await self.transaction.rollback()
+            earlier = await self.remembered.earlier(workspace, once)
+            if earlier is None:
+                raise
+            return earlier
         kept = await self.remembered.keep(workspace, once, person, person=person.id)
         if not kept:
             await self.transaction.rollback()

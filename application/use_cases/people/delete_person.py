@@ -11,6 +11,7 @@ from application.ports.repositories import (
 from application.ports.transaction import Transaction
 from application.use_cases.references.reconcile import Reconcile
 from domain.enrolment import ReferenceId
+from domain.errors import PersonMerged
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
@@ -24,7 +25,7 @@ class DeletePerson:
     """Delete a person with all references, templates and kept images, and the key that opens them.
 
     The next search does not find them, even where the index cannot be reached: answers are joined to
-    the record.
+    the record. Somebody merged into another person is deleted with that one: their references are there.
     """
 
     galleries: GalleryRepository
@@ -38,6 +39,9 @@ class DeletePerson:
     async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId) -> None:
         place = await self.galleries.get(workspace, gallery)
         found = await self.people.get(workspace, place.id, person)
+        if found.merged_into is not None:
+            # The keys of references that moved are still theirs: without them the survivor's faces would be lost.
+            raise PersonMerged(f"the person was merged into {found.merged_into}: delete that one, or undo the merge")
         gone: list[ReferenceId] = []
         more = True
         while more:

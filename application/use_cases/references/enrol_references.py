@@ -110,7 +110,7 @@ class EnrolReferences:
         checked_metadata(metadata or {})
         earlier = await self.remembered.earlier(workspace, once)
         if earlier is not None:
-            return earlier
+            return await self._as_it_is_now(earlier)
         place = await self.record.gallery(workspace, gallery)
         require_same_space(place.space, self.embedder.space.id)
         # No connection is held while faces are looked at: a slow model must not empty the pool.
@@ -139,10 +139,16 @@ class EnrolReferences:
         if not kept:
             await self.transaction.rollback()
             await self.reconcile(workspace=workspace, references=ids)
-            return await self.remembered.committed(workspace, once)
+            return await self._as_it_is_now(await self.remembered.committed(workspace, once))
         await self.transaction.commit()
-        searchable = await self.reconcile(workspace=workspace, references=ids)
-        return _marked(enrolled, searchable=searchable)
+        return await self._as_it_is_now(enrolled)
+
+    async def _as_it_is_now(self, enrolled: Enrolled) -> Enrolled:
+        """Bring the index in line, and say whether it is: also where an earlier call died before it could."""
+        ids = [reference.id for reference in enrolled.accepted]
+        searchable = await self.reconcile(workspace=enrolled.person.workspace, references=ids)
+        accepted = tuple(replace(reference, searchable=searchable) for reference in enrolled.accepted)
+        return replace(enrolled, accepted=accepted)
 
     async def _look_at(self, images: Sequence[SentImage], gallery: Gallery) -> tuple[list[_Accepted], list[Rejection]]:
         free = asyncio.Semaphore(IMAGES_AT_ONCE)
@@ -263,10 +269,3 @@ def _check(images: Sequence[SentImage], *, person: PersonId | None, external_id:
     if person is not None and external_id is not None:
         raise InvalidValue("name the person by person_id or by external_id, not by both", field="external_id")
     checked_external_id(external_id)
-
-
-def _marked(enrolled: Enrolled, *, searchable: bool) -> Enrolled:
-    return replace(
-        enrolled,
-        accepted=tuple(replace(reference, searchable=searchable) for reference in enrolled.accepted),
-    )
