@@ -371,6 +371,18 @@ class TestFailures:
         await connection.aclose()
         assert await record.gallery(stock.workspace, "default") == stock.gallery
 
+    async def test_a_commit_that_the_server_does_not_take_is_unavailable_and_leaves_nothing(
+        self, database: Database
+    ) -> None:
+        connection = SqlConnection(database.transactions)
+        workspaces = SqlWorkspaceRepository(connection)
+        await workspaces.add(Workspace(id=WorkspaceId(IDS.new()), name="lost", created_at=NOW))
+        await end_other_connections(database)
+        with pytest.raises(PortUnavailable):
+            await connection.commit()
+        assert await workspaces.named("lost") is None
+        await connection.aclose()
+
     async def test_a_command_that_takes_too_long_is_unavailable_and_the_next_one_works(self, database_url: str) -> None:
         pool = engine(database_url, connections=1, timeout=0.2, autocommit=True)
         with pytest.raises(PortUnavailable), translated():
