@@ -1,8 +1,9 @@
 """What a running service does beside answering: jobs, sweeps, upkeep."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from dishka import AsyncContainer, Scope
@@ -21,7 +22,13 @@ log = structlog.get_logger("facepass.background")
 @asynccontextmanager
 async def background(container: AsyncContainer) -> AsyncIterator[None]:
     """Run jobs and upkeep until the block ends; what was running is given back, and noted in the record anyway."""
-    tasks = [asyncio.create_task(_jobs(container)), asyncio.create_task(_sweeps(container))]
+    every = (await container.get(Settings)).job_queue.upkeep_seconds
+    # Each by itself: building an index takes minutes, and repairs do not wait for it.
+    tasks = [
+        asyncio.create_task(_jobs(container)),
+        asyncio.create_task(_regularly("repair", partial(_repair, container), every)),
+        *(asyncio.create_task(_regularly(one.name, one.tidy, every)) for one in await container.get(list[Upkeep])),
+    ]
     try:
         yield
     finally:
@@ -43,26 +50,18 @@ async def _jobs(container: AsyncContainer) -> None:
     await queue.run(handle)
 
 
-async def _sweeps(container: AsyncContainer) -> None:
-    settings = await container.get(Settings)
-    upkeep = await container.get(list[Upkeep])
-    while True:
-        await _done(_repair(container), "repair")
-        for one in upkeep:
-            await _done(one.tidy(), one.name)
-        await asyncio.sleep(settings.job_queue.upkeep_seconds)
-
-
 async def _repair(container: AsyncContainer) -> None:
     async with container(scope=Scope.REQUEST) as unit:
         await (await unit.get(Repair))()
 
 
-async def _done(work: Awaitable[None], name: str) -> None:
-    """Wait for one piece of upkeep. It comes round again in seconds, so a failure is a line in the log."""
-    try:
-        await work
-    except FacepassError as error:
-        log.warning("upkeep_failed", what=name, code=error.code, reason=error.message)
-    except Exception as error:
-        log.exception("upkeep_failed", what=name, exc_info=error)
+async def _regularly(name: str, work: Callable[[], Awaitable[None]], every: float) -> None:
+    """Do one piece of upkeep again and again. It comes round in seconds, so a failure is a line in the log."""
+    while True:
+        try:
+            await work()
+        except FacepassError as error:
+            log.warning("upkeep_failed", what=name, code=error.code, reason=error.message)
+        except Exception as error:  # noqa: BLE001 - one mistake must not end the sweep for good
+            log.exception("upkeep_failed", what=name, exc_info=error)
+        await asyncio.sleep(every)

@@ -70,9 +70,13 @@ class DatabaseProvider(Provider):
             await database.aclose()
 
     @provide(scope=Scope.APP)
-    def record(self, database: Database) -> Record:
+    async def record(self, database: Database) -> AsyncIterator[Record]:
         """Read past transactions."""
-        return SqlRecord(database.reads)
+        record = SqlRecord(database.reads)
+        try:
+            yield record
+        finally:
+            await record.aclose()
 
     @provide(scope=Scope.APP)
     def credentials(self, database: Database) -> Credentials:
