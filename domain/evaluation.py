@@ -34,6 +34,9 @@ DRAWS = 10
 SEARCH_PEOPLE = 1_000
 """The service's bar: of 1,000 strangers searched among 1,000 people, at most 2 % are taken for one of them."""
 
+FEWEST_SEARCHES = 30
+"""A share of fewer searches is not stated: the rule of 30 again, for people instead of pairs."""
+
 _BLOCK = 512
 """Rows of similarities at a time: 512 x 100,000 photographs are 200 MB, 512 x 7,500 are 15 MB."""
 _BINS = 2 * STEPS + 1
@@ -286,10 +289,15 @@ class StatedThreshold:
     """Measured; None where it rests on fewer than 30 false matches."""
     true_accept_rate: float | None
     true_accept_rate_by_person: float | None
-    """None where nobody has two photographs."""
+    """None where nobody has two photographs, as are all four of these."""
+    true_accept_rate_by_person_low: float | None
+    true_accept_rate_by_person_high: float | None
+    """95 % confidence, over people."""
 
 
-def stated_threshold(scores: Scores, calibration: Calibration, *, target: float) -> StatedThreshold | None:
+def stated_threshold(
+    photographs: Photographs, scores: Scores, calibration: Calibration, *, target: float
+) -> StatedThreshold | None:
     """Measure what the calibration's threshold for `target` gives here. None where it does not state one."""
     stated = calibration.threshold_at(target)
     if stated is None:
@@ -297,6 +305,7 @@ def stated_threshold(scores: Scores, calibration: Calibration, *, target: float)
     grid_point = _grid_point_from(stated.value)
     matches = int(scores.false_matches()[grid_point])
     paired = scores.paired_people > 0
+    low, high = _mean_interval(_true_match_rates_of(photographs, grid_point)) if paired else (None, None)
     return StatedThreshold(
         target=target,
         threshold=stated.value,
@@ -304,6 +313,8 @@ def stated_threshold(scores: Scores, calibration: Calibration, *, target: float)
         false_match_rate=matches / scores.impostor_pairs if matches >= FEWEST_IMPOSTOR_PAIRS else None,
         true_accept_rate=float(scores.true_match_rates()[grid_point]) if paired else None,
         true_accept_rate_by_person=float(scores.true_match_rates_by_person()[grid_point]) if paired else None,
+        true_accept_rate_by_person_low=low,
+        true_accept_rate_by_person_high=high,
     )
 
 
@@ -416,7 +427,8 @@ class SearchTrial:
     """Enrolled people with another photograph, one search each."""
     draws: int
     rank_one: Spread | None
-    """Share of the enrolled whose nearest person is themselves; None where nobody has a second photograph."""
+    """Share of the enrolled whose nearest person is themselves; None where fewer than 30 have a second photograph,
+    as is every FNIR below."""
     points: tuple[SearchPoint, ...]
 
 
@@ -432,7 +444,7 @@ def search_trial(
     """Enrol up to `largest` people, search for as many strangers and for the enrolled; in several random draws.
 
     People with one photograph are strangers first, people with several are enrolled first. None where
-    there are fewer than two people.
+    there are fewer than 30 strangers: a share of less is an anecdote.
 
     Args:
         photographs: of known people.
@@ -445,7 +457,7 @@ def search_trial(
     people = len(photographs.missed)
     strangers = min(largest, people // 2)
     gallery = min(largest, people - strangers)
-    if not strangers:
+    if strangers < FEWEST_SEARCHES:
         return None
     random = np.random.default_rng(seed)
     album = _Album(photographs)
@@ -456,7 +468,9 @@ def search_trial(
         strangers=strangers,
         enrolled_searches=searched,
         draws=draws,
-        rank_one=_spread([float((draw.own > draw.other).mean()) for draw in drawn]) if searched else None,
+        rank_one=(
+            _spread([float((draw.own > draw.other).mean()) for draw in drawn]) if searched >= FEWEST_SEARCHES else None
+        ),
         points=tuple(_search_point(drawn, calibration, gallery, target) for target in targets),
     )
 
@@ -518,6 +532,7 @@ def _similarities(probes: _Vectors, references: _Vectors) -> _Vectors:
 def _search_point(drawn: Sequence[_Draw], calibration: Calibration | None, gallery: int, target: float) -> SearchPoint:
     nearest = np.sort(np.concatenate([draw.strangers for draw in drawn]))[::-1]
     own = np.concatenate([draw.own for draw in drawn])
+    told = len(drawn[0].own) >= FEWEST_SEARCHES
     allowed = int(target * len(nearest) * (1 + 1e-12))
     carried = FEWEST_IMPOSTOR_PAIRS <= allowed < len(nearest)
     measured = float(np.nextafter(nearest[allowed], np.float32(2))) if carried else None
@@ -529,15 +544,13 @@ def _search_point(drawn: Sequence[_Draw], calibration: Calibration | None, galle
     return SearchPoint(
         target=target,
         measured_threshold=measured,
-        measured_fnir=float((own < measured).mean()) if measured is not None and len(own) else None,
+        measured_fnir=float((own < measured).mean()) if measured is not None and told else None,
         service_threshold=service,
         service_fpir=None
         if service is None
         else _spread([float((draw.strangers >= service).mean()) for draw in drawn]),
         service_fnir=(
-            _spread([float((draw.own < service).mean()) for draw in drawn])
-            if service is not None and len(own)
-            else None
+            _spread([float((draw.own < service).mean()) for draw in drawn]) if service is not None and told else None
         ),
     )
 

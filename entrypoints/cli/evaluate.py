@@ -19,7 +19,15 @@ from application.use_cases.evaluation.calibrate import Calibrate, NewCalibration
 from application.use_cases.evaluation.embed_photographs import EmbeddingProgress, Photograph, Unreadable
 from application.use_cases.evaluation.evaluate import FMR_TARGETS, Evaluate, Evaluation, MeasuredEvaluation
 from domain.calibration import FEWEST_IMPOSTOR_PAIRS, Calibration
-from domain.evaluation import OperatingPoint, SearchPoint, SearchTrial, SplitResult, Spread, StatedThreshold
+from domain.evaluation import (
+    FEWEST_SEARCHES,
+    OperatingPoint,
+    SearchPoint,
+    SearchTrial,
+    SplitResult,
+    Spread,
+    StatedThreshold,
+)
 from entrypoints.cli.session import CommandFailed, run, session, settings_of_process
 from entrypoints.cli.session import console as remarks
 
@@ -209,7 +217,12 @@ def _print_evaluation(console: Console, report: Evaluation, *, verbose: bool) ->
         )
     _print_stated(console, report)
     _print_split(console, report.split)
-    if report.search is not None:
+    if report.search is None:
+        console.print(
+            f"Search (1:N): too few people for a number; {2 * FEWEST_SEARCHES} are needed, "
+            f"{measured_on.people:,} are there."
+        )
+    else:
         _print_search(console, report.search)
 
 
@@ -254,14 +267,16 @@ def _print_thresholds(console: Console, report: Evaluation) -> None:
 
 
 def _threshold_row(point: OperatingPoint) -> tuple[str, ...]:
-    sure = f"{point.true_accept_rate_by_person_low:.1%} to {point.true_accept_rate_by_person_high:.1%}"
+    recognised = _recognised(
+        point.true_accept_rate_by_person, point.true_accept_rate_by_person_low, point.true_accept_rate_by_person_high
+    )
     return (
         f"{1 / point.target:,.0f} comparisons",
         f"{point.threshold:.4f}",
         f"{point.threshold_low:.4f} to {point.threshold_high:.4f}",
         f"{point.false_matches:,} false matches",
         f"{point.true_accept_rate:.2%}",
-        f"{point.true_accept_rate_by_person:.2%} ({sure})",
+        recognised,
     )
 
 
@@ -276,7 +291,12 @@ def _print_stated(console: Console, report: Evaluation) -> None:
         title=f"Thresholds in use (measured on {report.calibrated_on.source}), tried on these photographs",
         title_justify="left",
     )
-    for column in ("states one false match in", "similarity from", "here it is one in", "recognised, each person"):
+    for column in (
+        "states one false match in",
+        "similarity from",
+        "here it is one in",
+        "recognised, each person the same (95 %)",
+    ):
         table.add_column(column, justify="right")
     for stated in report.stated_thresholds:
         table.add_row(*_stated_row(stated))
@@ -287,12 +307,16 @@ def _stated_row(stated: StatedThreshold) -> tuple[str, ...]:
     here = f"fewer than {FEWEST_IMPOSTOR_PAIRS} false matches: no number"
     if stated.false_match_rate is not None:
         here = f"{1 / stated.false_match_rate:,.0f} ({stated.false_match_rate / stated.target:.2f} of what it states)"
-    recognised = stated.true_accept_rate_by_person
+    recognised = _recognised(
+        stated.true_accept_rate_by_person,
+        stated.true_accept_rate_by_person_low,
+        stated.true_accept_rate_by_person_high,
+    )
     return (
         f"{1 / stated.target:,.0f}",
         f"{stated.threshold:.4f}",
         here,
-        "" if recognised is None else f"{recognised:.2%}",
+        recognised,
     )
 
 
@@ -312,15 +336,8 @@ def _print_search(console: Console, trial: SearchTrial) -> None:
     )
     if trial.rank_one is not None:
         console.print(f"The nearest person is the right one for {_shares(trial.rank_one)} of the enrolled.")
-    table = Table(title="What a target gives", title_justify="left")
-    columns = (
-        "strangers taken for somebody, target",
-        "the service's threshold",
-        "strangers taken for somebody",
-        "enrolled not found",
-        "measured threshold",
-        "enrolled not found",
-    )
+    table = Table(title="Strangers taken for somebody (FPIR), enrolled people not found (FNIR)", title_justify="left")
+    columns = ("target", "service's threshold", "FPIR with it", "FNIR with it", "exact threshold", "FNIR with it")
     for column in columns:
         table.add_column(column, justify="right")
     for point in trial.points:
@@ -371,6 +388,12 @@ def _calibration_row(target: float, before: Calibration | None, after: Calibrati
         " to ".join(sure),
         f"{after.false_non_match_rate_at(new.value):.2%}",
     )
+
+
+def _recognised(rate: float | None, low: float | None, high: float | None) -> str:
+    if rate is None or low is None or high is None:
+        return "nobody has two photographs"
+    return f"{rate:.2%} ({low:.1%} to {high:.1%})"
 
 
 def _photographs(count: int) -> str:

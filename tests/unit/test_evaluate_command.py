@@ -219,6 +219,7 @@ class TestEvaluate:
         assert result.exit_code == 0, result.output
         assert "Nobody has two photographs" in result.output
         assert "1 are there" in result.output
+        assert "60 are needed, 2 are there" in result.output
         assert list((tmp_path / "pictures").iterdir()) == []
 
     def test_figures_and_pictures_are_written_where_asked(self, desk: Desk, tmp_path: Path) -> None:

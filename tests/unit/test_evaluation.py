@@ -21,6 +21,7 @@ from domain.evaluation import (
     search_trial,
     similarity_of,
     split_test,
+    stated_threshold,
 )
 
 DAY = date(2026, 1, 1)
@@ -267,6 +268,33 @@ class TestOperatingPoint:
         assert operating_point(photographs, scores, curve(photographs, scores), target=1e-2) is None
 
 
+class TestStatedThreshold:
+    def test_a_curve_of_others_is_tried_on_these(self) -> None:
+        others = crowd(400, 2, seed=1)
+        calibration = calibrate(others, compare(others), source="others", measured_on=DAY)
+        photographs = crowd(400, 2, seed=2)
+        found = stated_threshold(photographs, compare(photographs), calibration, target=1e-2)
+        assert found is not None
+        assert found.false_match_rate == pytest.approx(1e-2, rel=0.3)
+        assert found.true_accept_rate_by_person == 1.0
+        assert found.true_accept_rate_by_person_low == pytest.approx(1 - 3 / 400)
+
+    def test_a_rate_that_rests_on_a_few_false_matches_is_not_stated(self) -> None:
+        others = crowd(400, 1, seed=1)
+        calibration = calibrate(others, compare(others), source="others", measured_on=DAY)
+        photographs = crowd(20, 1, seed=2)
+        found = stated_threshold(photographs, compare(photographs), calibration, target=1e-2)
+        assert found is not None
+        assert found.false_match_rate is None
+        assert found.true_accept_rate is None
+
+    def test_a_target_that_the_curve_does_not_carry_has_no_threshold(self) -> None:
+        photographs = crowd(100, 1)
+        scores = compare(photographs)
+        calibration = calibrate(photographs, scores, source="few", measured_on=DAY)
+        assert stated_threshold(photographs, scores, calibration, target=1e-4) is None
+
+
 class TestSplit:
     def test_a_threshold_of_one_half_holds_on_the_other(self) -> None:
         (result,) = split_test(crowd(800, 1), targets=(1e-3,), splits=2)
@@ -329,14 +357,21 @@ class TestSearch:
         assert trial.rank_one is not None
         assert trial.rank_one.most == 0.0
 
-    def test_fewer_than_thirty_searches_state_no_threshold(self) -> None:
-        trial = search_trial(crowd(20, 1), None, targets=(1e-2,))
+    def test_fewer_than_thirty_searches_that_find_somebody_state_no_threshold(self) -> None:
+        trial = search_trial(crowd(60, 1), None, targets=(1e-2, 1e-1))
         assert trial is not None
+        assert trial.strangers == 30
         assert trial.points[0].measured_threshold is None
-        assert trial.rank_one is None
+        assert trial.points[1].measured_threshold is not None
 
-    def test_one_person_is_nobody_to_search_for(self) -> None:
-        assert search_trial(crowd(1, 5), None, targets=(1e-1,)) is None
+    def test_nothing_is_said_of_the_enrolled_where_nobody_has_a_second_photograph(self) -> None:
+        trial = search_trial(crowd(60, 1), None, targets=(1e-1,))
+        assert trial is not None
+        assert trial.rank_one is None
+        assert trial.points[0].measured_fnir is None
+
+    def test_fewer_than_thirty_strangers_are_an_anecdote(self) -> None:
+        assert search_trial(crowd(59, 5), None, targets=(1e-1,)) is None
 
     def test_the_same_seed_gives_the_same_figures(self) -> None:
         photographs = crowd(60, 2)

@@ -18,6 +18,7 @@ from domain.errors import PackUncalibrated
 from domain.evaluation import (
     EqualErrorRate,
     OperatingPoint,
+    Photographs,
     Scores,
     SearchTrial,
     SplitResult,
@@ -102,7 +103,7 @@ class Evaluate:
             operating_points=tuple(point for point in measured if point is not None),
             equal_error_rate=equal_error_rate(scores),
             calibrated_on=None if calibration is None else calibration.evidence,
-            stated_thresholds=_stated(scores, calibration),
+            stated_thresholds=_stated(photographs, scores, calibration),
             search=search_trial(photographs, calibration, targets=FPIR_TARGETS),
             split=split_test(photographs, targets=FMR_TARGETS),
             curve=points,
@@ -116,8 +117,8 @@ class Evaluate:
             return None
 
 
-def _stated(scores: Scores, calibration: Calibration | None) -> tuple[StatedThreshold, ...]:
+def _stated(photographs: Photographs, scores: Scores, calibration: Calibration | None) -> tuple[StatedThreshold, ...]:
     if calibration is None:
         return ()
-    found = [stated_threshold(scores, calibration, target=target) for target in FMR_TARGETS]
+    found = [stated_threshold(photographs, scores, calibration, target=target) for target in FMR_TARGETS]
     return tuple(each for each in found if each is not None)
