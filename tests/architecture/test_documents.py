@@ -7,6 +7,7 @@ from adapters.packs.fetch import Fetcher
 from adapters.packs.registry import PackRegistry
 from domain.credential import Scope
 from domain.errors import leaves
+from entrypoints.cli.main import main
 from entrypoints.http.access import SCOPE_OPTION
 from entrypoints.http.app import API
 from entrypoints.http.problems import STATUS
@@ -33,6 +34,7 @@ LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 CODE_ROW = re.compile(r"^\| `(\w+)` \| (\d{3}) \|", re.MULTILINE)
 CALL_ROW = re.compile(r"^\| `([A-Z]+) (/\S*)` \| `(\w+)` \| (\d{3}) \|", re.MULTILINE)
 FOLDER_ROW = re.compile(r"^\| `([\w./-]+/)` \|", re.MULTILINE)
+COMMAND_ROW = re.compile(r"^\| `facepass (\w+)` \|", re.MULTILINE)
 RECIPE = re.compile(r"\bjust ([a-z]+)\b")
 SETTING = re.compile(r"\bFACEPASS_[A-Z_]+[A-Z]\b")
 
@@ -96,6 +98,17 @@ def test_the_readme_names_every_built_in_pack(tmp_path: Path) -> None:
     packs = {status.pack.name for status in PackRegistry(tmp_path, commercial_only=False, fetcher=Fetcher({})).listed()}
     rows = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert packs <= rows
+
+
+def test_the_readme_has_every_command() -> None:
+    listed = COMMAND_ROW.findall((ROOT / "README.md").read_text())
+    assert listed == list(main.commands)
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = LINK.findall((folder / "README.md").read_text())
+    assert {path.name for path in folder.glob("[0-9]*.md")} <= set(listed)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=called)
