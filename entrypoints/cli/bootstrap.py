@@ -22,9 +22,10 @@ from entrypoints.cli.session import console, run, session
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def bootstrap(*, workspace: str, new_key: bool, key_name: str, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Make the first workspace, its default gallery and its first API key.
+    """Make the first workspace and API key.
 
-    The key is printed once and kept as a hash alone. Run again it changes nothing; --new-key makes another key.
+    And the workspace's default gallery. The key is printed once and kept as a hash alone. Run again it changes
+    nothing; --new-key makes another key.
     """
     chosen = frozenset(map(Scope, scopes)) or DEFAULT_SCOPES
     made = run(_bootstrap, workspace, new_key=new_key, key_name=key_name, scopes=chosen)

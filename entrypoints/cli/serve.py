@@ -22,7 +22,10 @@ _DRAIN_SECONDS = 20
     "--port", type=click.IntRange(0, 65535), help="Port, 0 for any free one. Default: FACEPASS_HTTP__PORT, 8000."
 )
 def serve(host: str | None, port: int | None) -> None:
-    """Run the service until it is interrupted; what runs then is ended first."""
+    """Run the service.
+
+    Until it is interrupted; calls that run then are ended first.
+    """
     settings = settings_of_process()
     chosen = msgspec.structs.replace(
         settings.http,
@@ -52,8 +55,8 @@ async def _serve(settings: Settings) -> None:
         async with background(container):
             listening = asyncio.create_task(server.serve())
             try:
-                while not server.started and not listening.done():
-                    await asyncio.sleep(0.01)  # noqa: ASYNC110 - uvicorn has a flag for this, and no event
+                while not server.started and not listening.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
+                    await asyncio.sleep(0.01)
                 if server.started:
                     click.echo(f"Facepass listens on {_address(server, settings)}")
                 await listening

@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import ParamSpec, Self, TypeVar
 
 import click
+import msgspec
 from dishka import AsyncContainer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from domain.errors import FacepassError
@@ -23,8 +26,19 @@ P = ParamSpec("P")
 FAILED = 1
 """Exit status of a command that could not do its work; 2 is click's for a wrong call."""
 
-console = Console(stderr=True)
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells count it."""
+
+PIPED_WIDTH = 120
+"""Columns where there is no terminal to ask."""
+
+_DEBUGGING = "facepass.debugging"
+
+console = Console(stderr=True, highlight=False)
 """Where progress and remarks go: standard output is for results alone."""
+
+results = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+"""Where results for people go; those for programs are printed by `print_json`."""
 
 
 class CommandFailed(click.ClickException):
@@ -34,15 +48,25 @@ class CommandFailed(click.ClickException):
 
     def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
         """Print it to standard error."""
-        console.print(f"[red]facepass:[/red] {self.message}", highlight=False)
+        console.print(f"[red]facepass:[/red] {escape(self.message)}", soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print a result for programs."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value)))
 
 
 def settings_of_process() -> Settings:
-    """Read the settings. Raises `CommandFailed` that names the wrong one."""
+    """Read the settings and set up the log. Raises `CommandFailed` that names the wrong one."""
     try:
         settings = read_settings()
     except SettingsError as error:
         raise CommandFailed(str(error)) from error
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        if context.find_root().params.get("debug"):
+            settings = msgspec.structs.replace(settings, log_level="debug")
+        context.meta[_DEBUGGING] = settings.log_level == "debug"
     configure_logs(settings)
     return settings
 
@@ -56,20 +80,36 @@ async def session(settings: Settings | None = None) -> AsyncIterator[AsyncContai
 
 
 def run(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a command's work on an event loop of its own; errors of the core end as `CommandFailed`."""
+    """Run a command's work on an event loop of its own; whatever goes wrong ends as `CommandFailed`."""
 
     async def main() -> T:
         return await work(*args, **kwargs)
 
     try:
         return asyncio.run(main())
+    except click.ClickException:
+        raise
     except FacepassError as error:
-        raise CommandFailed(f"{error.message} ({error.code})") from error
+        raise _failed(f"{error.message} ({error.code})") from error
     except StartError as error:
-        raise CommandFailed(str(error)) from error
+        raise _failed(str(error)) from error
     except KeyboardInterrupt:
         console.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        advice = "" if _debugging() else "; facepass --debug ... shows where"
+        raise _failed(f"unexpected {type(error).__name__}: {error}{advice}") from error
+
+
+def _failed(message: str) -> CommandFailed:
+    if _debugging():
+        traceback.print_exc()
+    return CommandFailed(message)
+
+
+def _debugging() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_DEBUGGING))
 
 
 class PullProgress:

@@ -1,0 +1,18 @@
+"""From the names that an operator uses to the ids that the core knows."""
+
+from dishka import AsyncContainer, Scope
+
+from application.ports.repositories import WorkspaceRepository
+from domain.workspace import WorkspaceId
+from entrypoints.cli.session import CommandFailed
+
+
+async def workspace_named(container: AsyncContainer, name: str) -> WorkspaceId:
+    """Return the id of a workspace. Raises `CommandFailed` that says how one is made."""
+    async with container(scope=Scope.REQUEST) as unit:
+        workspaces: WorkspaceRepository = await unit.get(WorkspaceRepository)
+        found = await workspaces.named(name)
+    if found is None:
+        option = "" if name == "default" else f" --workspace {name}"
+        raise CommandFailed(f"there is no workspace '{name}'; make it with: facepass bootstrap{option}")
+    return found.id
