@@ -62,6 +62,6 @@ async def _regularly(name: str, work: Callable[[], Awaitable[None]], every: floa
             await work()
         except FacepassError as error:
             log.warning("upkeep_failed", what=name, code=error.code, reason=error.message)
-        except Exception as error:  # noqa: BLE001 - one mistake must not end the sweep for good
+        except Exception as error:
             log.exception("upkeep_failed", what=name, exc_info=error)
         await asyncio.sleep(every)
