@@ -10,11 +10,15 @@ from domain.face import Landmarks
 from domain.quality import Pose
 
 NOSE_DEPTH: Final = 0.55
-"""How far the nose tip stands out of the plane of eyes and mouth, in distances between the eyes."""
+"""How far the nose tip stands out of the plane of eyes and mouth, in distances between the eyes.
+
+Checked by what does not depend on it: on 1,202 photographs of LFW the height of faces against their eye distance grows
+with the yaw so found as 1 / cos(yaw) says, within 3 % up to 40 degrees and 11 % at 45."""
 NOSE_HEIGHT: Final = 0.57
-"""Where the nose tip of a face looking straight ahead lies between eyes (0) and mouth (1)."""
-FACE_HEIGHT: Final = 1.05
-"""From eyes to mouth of a face looking straight ahead, in distances between the eyes."""
+"""Where the nose tip of a face looking straight ahead lies between eyes (0) and mouth (1): the median of the 622
+photographs of the same with a yaw below 10 degrees. It varies by 0.03 from photograph to photograph, 3 degrees."""
+FACE_HEIGHT: Final = 1.01
+"""From eyes to mouth of a face looking straight ahead, in distances between the eyes: the median of the same."""
 
 
 def similarity_transforms(points: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from domain.alignment import similarity_transforms
 
+_CORE: Final = 15
+"""Points across and down the face by which its visible share is counted."""
 _COARSE: Final = 2.0
 """Pixels of the picture for each pixel of the chip from which on they are averaged before the warp: bilinear
 interpolation looks at two by two and would skip the others."""
@@ -23,6 +25,11 @@ class Aligner:
         """Take where the landmarks lie in a chip, in pixels, and its width and height."""
         self._template = np.array(template, np.float64)
         self._width, self._height = size
+        low, high = self._template.min(axis=0), self._template.max(axis=0)
+        sides = [
+            np.linspace(*ends, _CORE) for ends in zip(low - (high - low) / 2, high + (high - low) / 2, strict=True)
+        ]
+        self._core = np.stack(np.meshgrid(*sides), axis=2).reshape(-1, 2)
         self._eyes = float(np.hypot(*(self._template[1] - self._template[0])))
 
     def coarseness(self, landmarks: NDArray[np.float64]) -> float:
@@ -34,6 +41,18 @@ class Aligner:
             return math.inf
         across = landmarks[:, 1] - landmarks[:, 0]
         return float(np.hypot(across[:, 0], across[:, 1]).min()) / self._eyes
+
+    def inside(self, landmarks: NDArray[np.float64], *, width: int, height: int) -> NDArray[np.float64]:
+        """Return the share of each face, 0..1, that lies inside a picture of this size.
+
+        The face is the template's landmarks with half their extent around them. A detector's box does not tell: it
+        shrinks to what is left of a face.
+        """
+        transforms = similarity_transforms(landmarks, self._template)
+        turned = np.linalg.pinv(transforms[:, :, :2])
+        points = (self._core - transforms[:, None, :, 2]) @ turned.transpose(0, 2, 1)
+        shares: NDArray[np.float64] = ((points >= 0.0) & (points <= (width, height))).all(axis=2).mean(axis=1)
+        return shares
 
     def chips(self, picture: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Cut faces out of `picture`, H x W x 3; landmarks, N x 5 x 2, in its pixels. N x height x width x 3.

@@ -125,8 +125,9 @@ class OnnxFaceEmbedder(FaceEmbedder, Ping):
     ) -> Analysis:
         chips = self._aligner.chips(pixels, found.landmarks / factor)
         embeddings = self._embeddings(chips[: _count(embed, len(chips))])
+        inside = self._aligner.inside(found.landmarks, width=picture.width, height=picture.height).tolist()
         faces = tuple(
-            _face(found, index, chip, embedding, picture)
+            _face(found, index, chip=chip, embedding=embedding, picture=picture, inside=inside[index])
             for index, (chip, embedding) in enumerate(zip_longest(chips, embeddings))
         )
         return Analysis(width=picture.width, height=picture.height, faces=faces)
@@ -171,7 +172,9 @@ def _ordered(found: Found, width: int, height: int) -> Found:
     return found.taken(order[areas[order] > 0.0])
 
 
-def _face(found: Found, index: int, chip: NDArray[np.uint8], embedding: Embedding | None, picture: Picture) -> Face:
+def _face(
+    found: Found, index: int, *, chip: NDArray[np.uint8], embedding: Embedding | None, picture: Picture, inside: float
+) -> Face:
     left, top, right, bottom = found.boxes[index].tolist()
     whole = Box(left, top, right, bottom)
     box = whole.clipped(width=picture.width, height=picture.height)
@@ -181,7 +184,7 @@ def _face(found: Found, index: int, chip: NDArray[np.uint8], embedding: Embeddin
     grey = grey_measures(chip)
     measures = Measures(
         eye_distance=eye_distance(landmarks),
-        visible=box.area / whole.area,
+        visible=min(inside, box.area / whole.area),
         sharpness=grey.sharpness,
         brightness=grey.brightness,
         contrast=grey.contrast,
