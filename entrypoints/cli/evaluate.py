@@ -208,7 +208,7 @@ def _print_evaluation(console: Console, report: Evaluation, *, verbose: bool) ->
     )
     _print_unused(console, report.without_face, report.unreadable, verbose=verbose)
     if report.several_faces:
-        console.print(f"{_photographs(report.several_faces)} with several faces: the largest one was taken.")
+        console.print(f"{_photographs(report.several_faces)} with several faces: the one at the centre was taken.")
     _print_thresholds(console, report)
     if report.equal_error_rate is not None:
         console.print(

@@ -45,7 +45,7 @@ class Draughtsman(FaceEmbedder):
         return SPACE
 
     async def analyse(self, image: bytes, *, embed: Embed) -> Analysis:
-        assert embed is Embed.LARGEST
+        assert embed is Embed.ALL
         if self.down:
             raise PortUnavailable("face_embedder", "the model is gone")
         if self.busy:
@@ -58,17 +58,18 @@ class Draughtsman(FaceEmbedder):
         await asyncio.sleep(0)
         self.at_once -= 1
         drawn = image.removeprefix(PNG).decode()
-        return Analysis(width=100, height=100, faces=() if drawn == "landscape" else (face(drawn),))
+        faces = {"landscape": (), "bystander": (face("somebody/0", Box(0, 0, 48, 100)), face("b/0"))}
+        return Analysis(width=100, height=100, faces=faces.get(drawn, (face(drawn),)))
 
     async def close(self) -> None:
         pass
 
 
-def face(drawn: str) -> Face:
+def face(drawn: str, box: Box = Box(10, 10, 90, 90)) -> Face:  # noqa: B008 - a frozen value
     person, _, _ = drawn.partition("/")
     vector = direction(person) + 0.3 * direction(drawn)
     return Face(
-        box=Box(10, 10, 90, 90),
+        box=box,
         landmarks=Landmarks(Point(30, 40), Point(70, 40), Point(50, 60), Point(35, 75), Point(65, 75)),
         confidence=0.9,
         pose=Pose(0.0, 0.0, 0.0),
@@ -153,6 +154,17 @@ def desk(tmp_path: Path) -> Desk:
 
 
 class TestEmbedding:
+    async def test_of_several_faces_the_one_at_the_centre_is_meant(self) -> None:
+        given = [
+            Photograph(person="b", name="b/0", load=lambda: PNG + b"bystander"),
+            Photograph(person="b", name="b/1", load=lambda: drawing("b", 0)),
+            Photograph(person="c", name="c/0", load=lambda: drawing("c", 0)),
+        ]
+        found = await EmbedPhotographs(embedder=Draughtsman())(photographs=given, progress=silently)
+        assert found.several_faces == 1
+        first, second, _ = found.photographs.vectors
+        assert np.array_equal(first, second)
+
     async def test_the_order_in_which_images_end_changes_nothing(self) -> None:
         given = [
             Photograph(person=person, name=f"{person}/{number}", load=lambda p=person, n=number: drawing(p, n))  # type: ignore[misc] # mypy cannot infer lambdas with defaults

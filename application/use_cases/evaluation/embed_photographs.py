@@ -52,7 +52,7 @@ class EmbeddedPhotographs:
     without_face: tuple[str, ...]
     """Names, ascending. They count as misses."""
     several_faces: int
-    """Photographs with more than one face: the largest was taken, as the service takes it."""
+    """Photographs with more than one face: the one at the centre was taken."""
     unreadable: tuple[Unreadable, ...]
     """By name, ascending. They count for nothing."""
 
@@ -60,7 +60,7 @@ class EmbeddedPhotographs:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedPhotographs:
-    """Embed the largest face of each photograph, as a probe would be.
+    """Embed the face that each photograph is of: where it shows several, the one at its centre.
 
     A photograph without a face stays in as a miss. One that cannot be read, or is no image, is left out
     and reported. Raises `InvalidValue` where fewer than two people are left to tell apart.
@@ -97,7 +97,7 @@ class EmbedPhotographs:
     async def _analyse(self, image: bytes) -> Analysis:
         while True:
             try:
-                return await self.embedder.analyse(image, embed=Embed.LARGEST)
+                return await self.embedder.analyse(image, embed=Embed.ALL)
             except PortBusy as busy:
                 await asyncio.sleep(busy.retry_after)
 
@@ -112,13 +112,13 @@ class _Found:
     done: int = 0
 
     def add(self, photograph: Photograph, analysis: Analysis) -> None:
-        largest = analysis.largest
-        if largest is None or largest.embedding is None:
+        meant = analysis.central
+        if meant is None or meant.embedding is None:
             self.missed[photograph.person] += 1
             self.without_face.append(photograph.name)
             return
         self.several_faces += len(analysis.faces) > 1
-        self.vectors[photograph.person].append((photograph.name, largest.embedding.vector))
+        self.vectors[photograph.person].append((photograph.name, meant.embedding.vector))
 
     def embedded(self) -> EmbeddedPhotographs:
         # Sorted: images end in any order, and the same folder must give the same figures.
