@@ -206,7 +206,12 @@ async def _from_multipart(request: Request[Any, Any, Any], kind: type[T]) -> Bod
     found: dict[str, object] = {}
     filenames: list[str | None] = []
     images: list[bytes] = []
-    form = await request.form()
+    try:
+        form = await request.form()
+    except (UnicodeDecodeError, LookupError) as error:
+        raise InvalidValue(
+            "a field is neither a file nor text: give files a filename, write text in UTF-8", field="body"
+        ) from error
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             content = await value.read()
@@ -256,7 +261,8 @@ def _converted(read: Callable[[Any], R], raw: object, field: str = "") -> R:
         return read(raw)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
-        name = where.rstrip("`").lstrip(".") or _named_in(what) or field or "body"
+        path = [where.rstrip("`").lstrip(".").removesuffix("[...]"), _named_in(what)]
+        name = ".".join(part for part in path if part) or field or "body"
         raise InvalidValue(what, field=name) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidValue(f"not JSON: {error}", field=field or "body") from error

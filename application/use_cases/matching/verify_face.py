@@ -13,7 +13,7 @@ from domain.embedding import require_same_space
 from domain.enrolment import ReferenceId
 from domain.errors import ReferenceNotFound
 from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
-from domain.person import PersonId
+from domain.person import PersonId, checked_external_id
 from domain.similarity import similarities
 from domain.workspace import WorkspaceId
 
@@ -65,6 +65,8 @@ class VerifyFace:
         checked_threshold(threshold, "threshold")
         if target_fmr is not None:
             checked_rate(target_fmr, "target_fmr")
+        if isinstance(claimed, str):
+            checked_external_id(claimed)
         place = await self.record.gallery(workspace, gallery)
         require_same_space(place.space, self.embedder.space.id)
         sealed = await self._claimed(place, claimed, reference)

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from application.ports.repositories import GalleryRepository, Page, PersonRepository
 from domain.gallery import GalleryId
-from domain.person import Person
+from domain.person import Person, checked_external_id
 from domain.workspace import WorkspaceId
 
 
@@ -25,5 +25,6 @@ class ListPeople:
         after: UUID | None,
         external_id: str | None = None,
     ) -> Page[Person]:
+        checked_external_id(external_id)
         found = await self.galleries.get(workspace, gallery)
         return await self.people.page(workspace, found.id, limit=limit, after=after, external_id=external_id)
