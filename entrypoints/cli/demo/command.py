@@ -14,13 +14,14 @@ from typing import Self
 import click
 import platformdirs
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from application.ports.model_packs import ModelPacks
 from domain.decision import Outcome
 from domain.face import Box
 from entrypoints.cli import options
-from entrypoints.cli.demo.photographs import Samples, cut_out, read_samples
+from entrypoints.cli.demo.photographs import MARGINS, Samples, cut_out, read_samples
 from entrypoints.cli.demo.questions import Asked, Cast, ask_all, ask_group, name_of
 from entrypoints.cli.demo.service import Answer, Refused, Service, throw_away_service
 from entrypoints.cli.pictures import Marked, save_picture
@@ -41,7 +42,6 @@ from entrypoints.settings import Settings
 
 _PACK = "open"
 _PICTURE = "group.png"
-_VERDICTS = {True: "[green]right[/]", False: "[bold red]wrong[/]", None: "[yellow]not counted[/]"}
 
 
 @click.command(epilog="Exit status: 0 only where every answer was right.")
@@ -92,17 +92,13 @@ def _show(samples: Samples, settings: Settings, folder: Path, *, stay: bool, as_
             picture = _draw(samples, seen, folder)
             step.done()
             if as_json:
-                print_json({"right": _all_right(asked), "picture": str(picture), "asked": asked})
+                print_json({"right": all(one.right for one in asked), "picture": str(picture), "asked": asked})
             else:
                 _print(asked, picture, cast)
             if stay:
                 _stay(service, process)
             step("Removing everything")
-    return _all_right(asked)
-
-
-def _all_right(asked: Sequence[Asked]) -> bool:
-    return all(one.right is not False for one in asked)
+    return all(one.right for one in asked)
 
 
 def _pull(settings: Settings) -> None:
@@ -115,31 +111,39 @@ def _pull(settings: Settings) -> None:
     run(pull)
 
 
-def _people(service: Service, samples: Samples) -> dict[str, bytes]:
+def _people(service: Service, samples: Samples) -> dict[str, list[bytes]]:
     """Cut the people of the group out, numbered from left to right."""
     found = [_box(face) for face in service.detect(samples.group)["faces"]]
-    boxes = sorted(found, key=lambda box: box.left)
-    if len(boxes) < 2:  # noqa: PLR2004 - one to enrol, one to leave out
-        raise CommandFailed(f"{len(boxes)} faces were found in the photograph of a group")
-    return {f"person-{number}": cut_out(samples.group, box) for number, box in enumerate(boxes, 1)}
+    if len(found) < 2:  # noqa: PLR2004 - one to enrol, one to leave out
+        raise CommandFailed(f"{len(found)} faces were found in the photograph of a group")
+    return {
+        f"person-{number}": [cut_out(samples.group, box, margin) for margin in MARGINS]
+        for number, box in enumerate(sorted(found, key=lambda box: box.left), 1)
+    }
 
 
-def _enrol(service: Service, samples: Samples, group: dict[str, bytes], step: "_Steps") -> Cast:
+def _enrol(service: Service, samples: Samples, group: dict[str, list[bytes]], step: "_Steps") -> Cast:
     """Enrol everybody but the last of the group, who stays a stranger."""
     *known, stranger = group
-    photographs = {**{name: group[name] for name in known}, **samples.single}
+    photographs = {name: group[name] for name in known} | {name: [image] for name, image in samples.single.items()}
     refused: dict[str, bytes] = {}
-    for name, photograph in photographs.items():
+    accepted = 0
+    for name, images in photographs.items():
         step(f"Enrolling {name}")
         try:
-            service.enrol(name, photograph)
+            answer = service.enrol(name, images)
         except Refused as error:
-            refused[name] = photograph
+            refused[name] = images[0]
             step.remark(f"{name} was refused: {error.message}")
+            continue
+        accepted += len(answer["accepted"])
+        for one in answer["rejected"]:
+            step.remark(f"one of {len(images)} photographs of {name} was refused: {one['detail']}")
     return Cast(
-        enrolled={name: photograph for name, photograph in photographs.items() if name not in refused},
-        stranger=(stranger, group[stranger]),
+        enrolled={name: images[0] for name, images in photographs.items() if name not in refused},
+        stranger=(stranger, group[stranger][0]),
         refused=refused,
+        photographs=accepted,
     )
 
 
@@ -154,10 +158,7 @@ def _draw(samples: Samples, seen: Answer, folder: Path) -> Path:
 
 
 def _marked(face: Answer) -> Marked:
-    name, reasons = name_of(face), face["quality"]["reasons"]
-    if reasons:
-        said = ", ".join(reasons).replace("_", " ")
-        return Marked(box=_box(face), title=said, lines=(f"{name or 'nobody'}? not to be relied on",), tone="doubtful")
+    name = name_of(face)
     if name is None:
         return Marked(box=_box(face), title="not enrolled", tone="plain")
     return Marked(
@@ -172,7 +173,10 @@ def _box(face: Answer) -> Box:
 
 
 def _print(asked: Sequence[Asked], picture: Path, cast: Cast) -> None:
-    results.print(f"{len(cast.enrolled)} people enrolled; {cast.stranger[0]} was left out, to be a stranger.\n")
+    results.print(
+        f"{len(cast.enrolled)} people enrolled from {cast.photographs} photographs; "
+        f"{cast.stranger[0]} was left out, to be a stranger.\n"
+    )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("photograph of", "done to it", "question", "answer"):
         table.add_column(column)
@@ -191,18 +195,13 @@ def _print(asked: Sequence[Asked], picture: Path, cast: Cast) -> None:
             "" if one.threshold is None else f"{one.threshold:.3f}",
             f"[{STYLES[Outcome(one.outcome)]}]{OUTCOMES[Outcome(one.outcome)]}[/]" if one.outcome else "",
             f"{one.took_ms:.0f}",
-            _VERDICTS[one.right],
+            "[green]right[/]" if one.right else "[bold red]wrong[/]",
         )
     results.print(table)
     results.print("similar: cosine of the two faces; from: the similarity from which it is a match.", style="dim")
-    counted = [one.right for one in asked if one.right is not None]
-    style = "green" if all(counted) else "bold red"
-    results.print(f"[{style}]{sum(counted)} of {len(counted)} answers are right.[/]")
-    for name in cast.refused:
-        results.print(
-            f"[yellow]The photograph of {name} is too poor to be enrolled, so what is said of it is not counted[/]: "
-            "every answer carries the quality of its face, and one with reasons is not to be relied on."
-        )
+    right = sum(one.right for one in asked)
+    style = "green" if right == len(asked) else "bold red"
+    results.print(f"[{style}]{right} of {len(asked)} answers are right.[/]")
     _print_alike(asked)
     results.print(
         "These are changed copies of the photographs that were enrolled, which is easier than new photographs of the "
@@ -254,9 +253,8 @@ class _Steps:
         self._spinner.start()
 
     def remark(self, text: str) -> None:
-        """Say something of the step in place of its time."""
-        console.print(f"[yellow]note[/] {text}")
-        self._doing = None
+        """Say something of the step."""
+        console.print(f"[yellow]note[/] {escape(text)}")
 
     def done(self) -> None:
         """End the step that is being done, if any."""

@@ -24,8 +24,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None
     outcome: str
     took_ms: float
-    right: bool | None
-    """None: not counted, since the photograph was too poor to be enrolled."""
+    right: bool
     also: dict[str, float] = msgspec.field(default_factory=dict)
     """Others above the threshold, with their similarity."""
 
@@ -37,7 +36,9 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     stranger: tuple[str, bytes]
     """Left out on purpose."""
     refused: dict[str, bytes]
-    """Those that the gallery's quality gate turned away."""
+    """Turned away by the gallery's quality gate: strangers too."""
+    photographs: int
+    """From how many the enrolled were enrolled."""
 
 
 def ask_all(service: Service, cast: Cast) -> Iterator[Asked]:
@@ -47,13 +48,10 @@ def ask_all(service: Service, cast: Cast) -> Iterator[Asked]:
         for change in (CHANGES[number % len(CHANGES)], CHANGES[(number + 3) % len(CHANGES)]):
             answer = service.search(changed(photograph, change))
             yield _searched(answer, shows=name, change=change.name, expected=name)
-    name, photograph = cast.stranger
-    for change in CHANGES[::2]:
-        answer = service.search(changed(photograph, change))
-        yield _searched(answer, shows=name, change=change.name, expected=None)
-    for name, photograph in cast.refused.items():
-        asked = _searched(service.search(photograph), shows=name, change="as it is", expected=None)
-        yield msgspec.structs.replace(asked, right=None)
+    for name, photograph in {**cast.refused, cast.stranger[0]: cast.stranger[1]}.items():
+        for change in CHANGES[::2]:
+            answer = service.search(changed(photograph, change))
+            yield _searched(answer, shows=name, change=change.name, expected=None)
     names = list(enrolled)
     for number, shows in ((0, names[0]), (len(names) - 1, names[-1])):
         for claimed, change in ((shows, CHANGES[1]), (names[number - 1], CHANGES[3])):
@@ -62,19 +60,19 @@ def ask_all(service: Service, cast: Cast) -> Iterator[Asked]:
 
 
 def ask_group(answer: Answer, group: Sequence[str], cast: Cast) -> Asked:
-    """Judge a search for every face of the group, named from left to right; those refused do not count."""
+    """Judge a search for every face of the group, named from left to right."""
     faces = sorted(answer["faces"], key=lambda face: face["box"]["left"])
-    found = {name: name_of(face) for name, face in zip(group, faces, strict=True) if name not in cast.refused}
+    found = [name_of(face) for face in faces]
     return Asked(
         shows="all together",
         change="as it is",
         question="who are they?",
-        answer=f"{sum(name_of(face) is not None for face in faces)} of {len(faces)} named",
+        answer=f"{len(found) - found.count(None)} of {len(found)} named",
         similarity=None,
         threshold=answer["threshold"],
         outcome="",
         took_ms=answer["took_ms"],
-        right=found == {name: name if name in cast.enrolled else None for name in found},
+        right=found == [name if name in cast.enrolled else None for name in group],
     )
 
 

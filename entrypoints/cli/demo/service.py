@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,10 @@ class Service:
         """Find every face."""
         return self._post("/faces/detect", {"image": _encoded(image)})
 
-    def enrol(self, external_id: str, image: bytes) -> Answer:
-        """Enrol one image of a person. Raises `Refused` where it is not good enough."""
-        return self._post("/galleries/default/references", {"external_id": external_id, "image": _encoded(image)})
+    def enrol(self, external_id: str, images: Sequence[bytes]) -> Answer:
+        """Enrol images of a person. Raises `Refused` where none is good enough."""
+        body = {"external_id": external_id, "images": [_encoded(image) for image in images]}
+        return self._post("/galleries/default/references", body)
 
     def search(self, image: bytes, *, faces: str = "largest") -> Answer:
         """Find out who it is."""
