@@ -261,7 +261,8 @@ class _Enrolment:
     def _say_how_to_go_on(self) -> None:
         console.print(
             f"Stopped: {self.tally.enrolled:,} images were enrolled and stay. "
-            "The same command goes on where it stopped."
+            "The same command goes on where it stopped.",
+            soft_wrap=True,
         )
 
     async def _work(self, waiting: Iterator[PersonFolder], bar: Progress, task: TaskID) -> None:

@@ -89,11 +89,11 @@ def evaluate(
     output: Path | None,
     verbose: bool,
 ) -> None:
-    """Measure how well the face model tells people apart, on FOLDER/<person>/<photograph>.
+    """Measure how well the face model tells people apart.
 
-    Compares every photograph with every other, then enrols and searches as the service would. Nothing is
-    kept and nothing is changed. Photographs in which no face is found count as not recognised. A number
-    that would rest on fewer than 30 false matches is not printed.
+    On FOLDER/<person>/<photograph>. Compares every photograph with every other, then enrols and searches
+    as the service would. Nothing is kept and nothing is changed. Photographs in which no face is found
+    count as not recognised. A number that would rest on fewer than 30 false matches is not printed.
     """
     photographs = photographs_in(folder)
     described = source or folder.resolve().name
@@ -138,10 +138,11 @@ def calibrate(
     write: bool,
     verbose: bool,
 ) -> None:
-    """Measure similarity against error rates on FOLDER/<person>/<photograph>, so that thresholds mean something.
+    """Measure thresholds on photographs of your own.
 
-    Use photographs like those that the service will see, of hundreds of people. Without --write nothing
-    is changed; with it, every threshold that follows from an error rate moves at the next start.
+    Similarity against error rates, on FOLDER/<person>/<photograph>. Use photographs like those that the
+    service will see, of hundreds of people. Without --write nothing is changed; with it, every threshold
+    that follows from an error rate moves at the next start.
     """
     photographs = photographs_in(folder)
     described = source or folder.resolve().name
