@@ -1,5 +1,5 @@
 import io
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from application.ports.face_embedder import FaceEmbedder
+from entrypoints.settings import ModelsSettings, Settings
+from entrypoints.wiring.startup import opened
 from tests.conftest import ENVIRONMENT
 from tests.e2e.running_service import RunningService
 
@@ -115,3 +118,11 @@ def jpeg(pixels: np.ndarray, quality: int = 92) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "JPEG", quality=quality)
     return encoded.getvalue()
+
+
+@pytest.fixture(scope="session")
+async def embedder(open_pack_dir: Path) -> AsyncIterator[FaceEmbedder]:
+    """The open pack, loaded once for all services in this process."""
+    settings = Settings(data_dir=open_pack_dir.parent / "unused", models=ModelsSettings(dir=open_pack_dir))
+    async with opened(settings) as container:
+        yield await container.get(FaceEmbedder)

@@ -495,7 +495,10 @@ class TestBodies:
     def test_the_methods_of_a_path_can_be_asked_for(self, client: httpx.Client, gallery: str) -> None:
         answer = client.options(gallery)
         assert answer.status_code == 204
-        assert {"GET", "PATCH", "DELETE"} <= set(answer.headers["Allow"].split(", "))
+        assert "GET" in answer.headers["Allow"]
+        refused = client.put(gallery)
+        is_problem(refused, 405, "method_not_allowed")
+        assert {"GET", "PATCH", "DELETE"} <= set(refused.headers["Allow"].split(", "))
 
 
 class TestHeaders:
