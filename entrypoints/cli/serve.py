@@ -1,6 +1,9 @@
 """`facepass serve`."""
 
 import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import click
 import msgspec
@@ -52,7 +55,7 @@ async def _serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
         )
-        async with background(container):
+        async with background(container), _outlived_signals():
             listening = asyncio.create_task(server.serve())
             try:
                 while not server.started and not listening.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
@@ -62,6 +65,21 @@ async def _serve(settings: Settings) -> None:
                 await listening
             except SystemExit as error:  # how uvicorn says that it cannot bind
                 raise StartError(f"cannot listen on {settings.http.host} port {settings.http.port}") from error
+
+
+@asynccontextmanager
+async def _outlived_signals() -> AsyncIterator[None]:
+    """Let the block's end come after uvicorn's.
+
+    Uvicorn ends in order at a signal and then raises it again, for whoever handled it before: by default that kills the
+    process on the spot, with jobs, pools and the private database still open.
+    """
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _address(server: uvicorn.Server, settings: Settings) -> str:

@@ -80,6 +80,8 @@ class Operator:
             "out": str(self.folder / "out"),
             "err": str(self.folder / "err"),
         }
+        for name in ("out", "err"):
+            (self.folder / name).write_text("")
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -411,3 +413,17 @@ def test_an_error_shows_where_it_comes_from_only_when_asked(operator: Operator, 
     assert done.status == 1
     assert "Traceback" in done.err
     assert done.err.strip().endswith("(not_an_image)")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
+def test_a_service_that_is_stopped_ends_in_order(operator: Operator, number: signal.Signals) -> None:
+    child = operator.begins("serve", "--port", "0")
+    deadline = time.monotonic() + PATIENCE
+    while "listens on" not in (operator.folder / "out").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(child, number)
+    done = operator.ends()
+    assert done.status == 0
+    assert "Traceback" not in done.err
+    assert operator.runs("db", "status", "--json").json["processes"] == 0
