@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -158,16 +158,19 @@ def settings_for(url: str, folder: Path, models: Path) -> Settings:
 
 
 @asynccontextmanager
-async def in_process(settings: Settings, backends: StandIns) -> AsyncIterator[InProcess]:
-    """Open a service with a workspace and a key that may do everything, and close it behind the block."""
+async def in_process(settings: Settings, backends: StandIns, *, work: bool = True) -> AsyncIterator[InProcess]:
+    """Open a service with a workspace and a key that may do everything, and close it behind the block.
+
+    Without `work` nothing is done in the background.
+    """
     async with opened(settings, backends) as container:
         await started(container)
         async with container(scope=Scope.REQUEST) as unit:
-            made = await (await unit.get(Bootstrap))(scopes=frozenset(credential.Scope))
+            made = await (await unit.get(Bootstrap))(new_key=True, scopes=frozenset(credential.Scope))
         assert made.secret is not None
         app = make_app(container, settings)
         async with (
-            background(container),
+            background(container) if work else nullcontext(),
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(app),
                 base_url="http://facepass/api/v1",
