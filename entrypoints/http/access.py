@@ -18,7 +18,7 @@ _PRINCIPAL = "facepass_principal"
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Refuse calls without a good key (401) and keys without the scope that the route needs (403)."""
-    if connection.scope["method"] == "OPTIONS":
+    if connection.scope.get("method") == "OPTIONS":
         return  # the framework's own answer: which methods a path takes, and nothing else
     needed = Scope(handler.opt[SCOPE_OPTION])
     secret = connection.headers.get(HEADER)

@@ -1,6 +1,6 @@
 """The HTTP application, around a container."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from dishka import AsyncContainer
@@ -13,46 +13,62 @@ from litestar.types import ControllerRouterHandler
 
 from domain.errors import FacepassError
 from entrypoints.http.access import guard
-from entrypoints.http.docs import assets_router, openapi_config, openapi_document
+from entrypoints.http.docs import PROBLEMS, assets_router, openapi_config, openapi_document
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
 from entrypoints.http.request_context import request_context
 from entrypoints.http.routes import galleries, health, matching, people, references
 from entrypoints.settings import Settings
 
-API: Sequence[HTTPRouteHandler] = (
-    galleries.create_gallery,
-    galleries.list_galleries,
-    galleries.get_gallery,
-    galleries.update_gallery,
-    galleries.delete_gallery,
-    people.create_person,
-    people.list_people,
-    people.get_person,
-    people.update_person,
-    people.delete_person,
-    people.merge_people,
-    people.unmerge_people,
-    references.enrol_references,
-    references.enrol_batch,
-    references.list_references,
-    references.get_reference,
-    references.read_image,
-    references.delete_reference,
-    matching.detect_faces,
-    matching.embed_faces,
-    matching.compare_faces,
-    matching.verify_face,
-    matching.verify_batch,
-    matching.search_faces,
-    matching.search_batch,
-)
-"""Every route behind the door: each names the scope it needs."""
+AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
+    "Matching": (
+        matching.verify_face,
+        matching.verify_batch,
+        matching.search_faces,
+        matching.search_batch,
+        matching.compare_faces,
+        matching.detect_faces,
+        matching.embed_faces,
+    ),
+    "References": (
+        references.enrol_references,
+        references.enrol_batch,
+        references.list_references,
+        references.get_reference,
+        references.read_image,
+        references.delete_reference,
+    ),
+    "People": (
+        people.create_person,
+        people.list_people,
+        people.get_person,
+        people.update_person,
+        people.delete_person,
+        people.merge_people,
+        people.unmerge_people,
+    ),
+    "Galleries": (
+        galleries.create_gallery,
+        galleries.list_galleries,
+        galleries.get_gallery,
+        galleries.update_gallery,
+        galleries.delete_gallery,
+    ),
+}
+"""Every route behind the door, as the API pages group them: each names the scope it needs."""
+
+API: Sequence[HTTPRouteHandler] = tuple(handler for handlers in AREAS.values() for handler in handlers)
 
 
 def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
     """Return the application. It does not own the container: who made it closes it."""
+    for handler in API:
+        handler.responses = PROBLEMS  # routers have tags and guards of their own, but no responses
     handlers: list[ControllerRouterHandler] = [
-        Router("/api/v1", route_handlers=list(API), guards=[guard]),
+        Router(
+            "/api/v1",
+            route_handlers=[Router("/", route_handlers=list(area), tags=[name]) for name, area in AREAS.items()],
+            guards=[guard],
+        ),
         health.live,
         health.ready,
     ]

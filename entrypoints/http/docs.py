@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Request, get
+from litestar.openapi import ResponseSpec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, Contact, License, SecurityScheme
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
+
+from entrypoints.http.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
+from entrypoints.http.problems import Problem
 
 ASSETS = "/docs-assets"
 
@@ -22,6 +26,21 @@ base64 in JSON; JPEG, PNG or WebP. **Errors** are RFC 9457 problem documents wit
 
 Press *Authorize* and paste an API key; `facepass bootstrap` makes one.
 """
+
+
+PROBLEMS = {
+    status: ResponseSpec(Problem, generate_examples=False, description=what, media_type=PROBLEM_MEDIA_TYPE)
+    for status, what in {
+        401: "No API key, or one that is not good (any longer).",
+        403: "The key lacks the scope that this needs.",
+        404: "What was named is not there, or not in this workspace.",
+        409: "What was asked contradicts what is there.",
+        413: "An image or a body is too large.",
+        422: "What was sent cannot be used; `code` says why, `errors` names the fields.",
+        503: "Busy, or something that this needs is down; `Retry-After` says when to try again.",
+    }.items()
+}
+"""What any route behind the door may answer in place of its result."""
 
 
 def openapi_config(version: str) -> OpenAPIConfig:

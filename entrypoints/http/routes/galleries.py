@@ -25,7 +25,13 @@ from entrypoints.http.policies import policy_from
 from entrypoints.http.shapes import GalleryListShape, GalleryShape, to_gallery, to_gallery_state
 
 
-@post("/galleries", needs=Scope.MANAGE, operation_class=takes(GalleryBody), description=getdoc(CreateGallery))
+@post(
+    "/galleries",
+    needs=Scope.MANAGE,
+    operation_class=takes(GalleryBody),
+    description=getdoc(CreateGallery),
+    summary="Create a gallery",
+)
 @inject
 async def create_gallery(
     request: Request[Any, Any, Any], create: FromDishka[CreateGallery], keyed_hash: FromDishka[KeyedHash]
@@ -41,7 +47,7 @@ async def create_gallery(
     return Response(to_gallery(gallery), headers=entity_tag(gallery.version))
 
 
-@get("/galleries", needs=Scope.READ, description=getdoc(ListGalleries))
+@get("/galleries", needs=Scope.READ, description=getdoc(ListGalleries), summary="List galleries")
 @inject
 async def list_galleries(
     request: Request[Any, Any, Any],
@@ -59,7 +65,7 @@ async def list_galleries(
     )
 
 
-@get("/galleries/{gallery:str}", needs=Scope.READ, description=getdoc(GetGallery))
+@get("/galleries/{gallery:str}", needs=Scope.READ, description=getdoc(GetGallery), summary="Show a gallery")
 @inject
 async def get_gallery(
     request: Request[Any, Any, Any], gallery: FromPath[str], show: FromDishka[GetGallery]
@@ -74,6 +80,7 @@ async def get_gallery(
     needs=Scope.MANAGE,
     operation_class=takes(GalleryChangeBody),
     description=getdoc(UpdateGallery),
+    summary="Change a gallery",
 )
 @inject
 async def update_gallery(
@@ -94,7 +101,7 @@ async def update_gallery(
     return Response(to_gallery(changed), headers=entity_tag(changed.version))
 
 
-@delete("/galleries/{gallery:str}", needs=Scope.MANAGE, description=getdoc(DeleteGallery))
+@delete("/galleries/{gallery:str}", needs=Scope.MANAGE, description=getdoc(DeleteGallery), summary="Delete a gallery")
 @inject
 async def delete_gallery(
     request: Request[Any, Any, Any], gallery: FromPath[str], remove: FromDishka[DeleteGallery]

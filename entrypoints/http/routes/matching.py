@@ -56,6 +56,7 @@ from entrypoints.http.shapes import (
     status_code=200,
     operation_class=takes(ImageBody),
     description=getdoc(DetectFaces),
+    summary="Find every face",
 )
 @inject
 async def detect_faces(
@@ -73,6 +74,7 @@ async def detect_faces(
     status_code=200,
     operation_class=takes(ImageBody),
     description=getdoc(EmbedFaces),
+    summary="Embed every face",
 )
 @inject
 async def embed_faces(
@@ -90,6 +92,7 @@ async def embed_faces(
     status_code=200,
     operation_class=takes(CompareBody),
     description=getdoc(CompareFaces),
+    summary="Compare two images",
 )
 @inject
 async def compare_faces(request: Request[Any, Any, Any], compare: FromDishka[CompareFaces]) -> ComparedShape:
@@ -107,6 +110,7 @@ async def compare_faces(request: Request[Any, Any, Any], compare: FromDishka[Com
     status_code=200,
     operation_class=takes(VerifyBody),
     description=getdoc(VerifyFace),
+    summary="Verify a face against a person, a reference or a second image",
 )
 @inject
 async def verify_face(
@@ -123,6 +127,7 @@ async def verify_face(
     status_code=200,
     operation_class=takes(VerifyBatchBody),
     description="Verify up to 100 faces in one call; each item has its result or its problem.",
+    summary="Verify many faces",
 )
 @inject
 async def verify_batch(
@@ -148,6 +153,7 @@ async def verify_batch(
     status_code=200,
     operation_class=takes(SearchBody),
     description=getdoc(SearchFaces),
+    summary="Search for the faces of an image",
 )
 @inject
 async def search_faces(
@@ -167,6 +173,7 @@ async def search_faces(
     status_code=200,
     operation_class=takes(SearchBatchBody),
     description="Search for up to 100 images in one call; each item has its result or its problem.",
+    summary="Search for many images",
 )
 @inject
 async def search_batch(request: Request[Any, Any, Any], search: FromDishka[SearchFaces]) -> BatchShape:

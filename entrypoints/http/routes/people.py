@@ -31,7 +31,13 @@ PEOPLE = "/galleries/{gallery:str}/people"
 PERSON = PEOPLE + "/{person:uuid}"
 
 
-@post(PEOPLE, needs=Scope.ENROL, operation_class=takes(PersonBody), description=getdoc(CreatePerson))
+@post(
+    PEOPLE,
+    needs=Scope.ENROL,
+    operation_class=takes(PersonBody),
+    description=getdoc(CreatePerson),
+    summary="Create a person",
+)
 @inject
 async def create_person(
     request: Request[Any, Any, Any],
@@ -51,7 +57,7 @@ async def create_person(
     return Response(to_person(person), headers=entity_tag(person.version))
 
 
-@get(PEOPLE, needs=Scope.READ, description=getdoc(ListPeople))
+@get(PEOPLE, needs=Scope.READ, description=getdoc(ListPeople), summary="List people")
 @inject
 async def list_people(
     request: Request[Any, Any, Any],
@@ -77,7 +83,7 @@ async def list_people(
     )
 
 
-@get(PERSON, needs=Scope.READ, description=getdoc(GetPerson))
+@get(PERSON, needs=Scope.READ, description=getdoc(GetPerson), summary="Show a person")
 @inject
 async def get_person(
     request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], show: FromDishka[GetPerson]
@@ -89,7 +95,13 @@ async def get_person(
     return Response(to_person(found), headers=entity_tag(found.version))
 
 
-@patch(PERSON, needs=Scope.ENROL, operation_class=takes(PersonChangeBody), description=getdoc(UpdatePerson))
+@patch(
+    PERSON,
+    needs=Scope.ENROL,
+    operation_class=takes(PersonChangeBody),
+    description=getdoc(UpdatePerson),
+    summary="Change a person",
+)
 @inject
 async def update_person(
     request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], update: FromDishka[UpdatePerson]
@@ -107,7 +119,7 @@ async def update_person(
     return Response(to_person(changed), headers=entity_tag(changed.version))
 
 
-@delete(PERSON, needs=Scope.ENROL, description=getdoc(DeletePerson))
+@delete(PERSON, needs=Scope.ENROL, description=getdoc(DeletePerson), summary="Delete a person")
 @inject
 async def delete_person(
     request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], remove: FromDishka[DeletePerson]
@@ -122,6 +134,7 @@ async def delete_person(
     status_code=200,
     operation_class=takes(MergeBody),
     description=getdoc(MergePeople),
+    summary="Merge another person into this one",
 )
 @inject
 async def merge_people(
@@ -144,6 +157,7 @@ async def merge_people(
     status_code=200,
     operation_class=takes(MergeBody),
     description=getdoc(UnmergePeople),
+    summary="Take a merged person out of this one again",
 )
 @inject
 async def unmerge_people(

@@ -40,7 +40,13 @@ REFERENCES = "/galleries/{gallery:str}/references"
 REFERENCE = REFERENCES + "/{reference:uuid}"
 
 
-@post(REFERENCES, needs=Scope.ENROL, operation_class=takes(EnrolBody), description=getdoc(EnrolReferences))
+@post(
+    REFERENCES,
+    needs=Scope.ENROL,
+    operation_class=takes(EnrolBody),
+    description=getdoc(EnrolReferences),
+    summary="Enrol images of one person",
+)
 @inject
 async def enrol_references(
     request: Request[Any, Any, Any],
@@ -70,6 +76,7 @@ async def enrol_references(
     status_code=200,
     operation_class=takes(EnrolBatchBody),
     description=getdoc(EnrolBatch),
+    summary="Enrol images of many people",
 )
 @inject
 async def enrol_batch(
@@ -100,7 +107,7 @@ async def enrol_batch(
     )
 
 
-@get(REFERENCES, needs=Scope.READ, description=getdoc(ListReferences))
+@get(REFERENCES, needs=Scope.READ, description=getdoc(ListReferences), summary="List references")
 @inject
 async def list_references(
     request: Request[Any, Any, Any],
@@ -127,7 +134,7 @@ async def list_references(
     )
 
 
-@get(REFERENCE, needs=Scope.READ, description=getdoc(GetReference))
+@get(REFERENCE, needs=Scope.READ, description=getdoc(GetReference), summary="Show a reference")
 @inject
 async def get_reference(
     request: Request[Any, Any, Any],
@@ -144,7 +151,13 @@ async def get_reference(
     return to_reference(found)
 
 
-@get(REFERENCE + "/image", needs=Scope.READ, media_type="application/octet-stream", description=getdoc(ReadImage))
+@get(
+    REFERENCE + "/image",
+    needs=Scope.READ,
+    media_type="application/octet-stream",
+    description=getdoc(ReadImage),
+    summary="Return a reference's image",
+)
 @inject
 async def read_image(
     request: Request[Any, Any, Any], gallery: FromPath[str], reference: FromPath[UUID], read: FromDishka[ReadImage]
@@ -162,7 +175,7 @@ async def read_image(
     )
 
 
-@delete(REFERENCE, needs=Scope.ENROL, description=getdoc(DeleteReference))
+@delete(REFERENCE, needs=Scope.ENROL, description=getdoc(DeleteReference), summary="Delete a reference")
 @inject
 async def delete_reference(
     request: Request[Any, Any, Any],
