@@ -1,41 +1,63 @@
 """`facepass`, the command."""
 
+from collections.abc import Mapping
+from importlib import import_module
+
 import click
 
-from entrypoints.cli.bootstrap import bootstrap
-from entrypoints.cli.compare import compare
-from entrypoints.cli.config import config
-from entrypoints.cli.database import db
-from entrypoints.cli.demo.command import demo
-from entrypoints.cli.detect import detect
-from entrypoints.cli.enrol import enrol
-from entrypoints.cli.evaluate import calibrate, evaluate
-from entrypoints.cli.index import index
-from entrypoints.cli.models import models
-from entrypoints.cli.search import search
-from entrypoints.cli.serve import serve
-from entrypoints.cli.verify import verify
-
-_SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Begin": (demo, bootstrap, serve),
-    "Faces": (enrol, verify, search, compare, detect),
-    "Models": (models, evaluate, calibrate),
-    "Operation": (index, db, config),
+SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Begin": {
+        "demo": ("entrypoints.cli.demo.command", "See it work on real faces."),
+        "bootstrap": ("entrypoints.cli.bootstrap", "Make the first workspace and API key."),
+        "serve": ("entrypoints.cli.serve", "Run the service."),
+    },
+    "Faces": {
+        "enrol": ("entrypoints.cli.enrol", "Enrol a folder of people."),
+        "verify": ("entrypoints.cli.verify", "Verify that a face is a given person (1:1)."),
+        "search": ("entrypoints.cli.search", "Find out who a face is (1:N)."),
+        "compare": ("entrypoints.cli.compare", "Tell whether two images show the same person."),
+        "detect": ("entrypoints.cli.detect", "Find every face in an image."),
+    },
+    "Models": {
+        "models": ("entrypoints.cli.models", "Get and check face models."),
+        "evaluate": ("entrypoints.cli.evaluate", "Measure how well the face model tells people apart."),
+        "calibrate": ("entrypoints.cli.evaluate", "Measure thresholds on photographs of your own."),
+    },
+    "Operation": {
+        "index": ("entrypoints.cli.index", "Check the vector index or make it anew."),
+        "db": ("entrypoints.cli.database", "Look after the database."),
+        "config": ("entrypoints.cli.config", "Print every setting."),
+    },
 }
+"""Commands by what they are for, in the order in which they are met: each one's module and its first sentence.
+
+A module is imported when its command is called: all of them together bring the models' and the web server's
+libraries, which takes seconds that nobody asking for help should wait. A test holds the sentences to the commands.
+"""
+
+_COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}
 
 
 class _Sections(click.Group):
-    """Lists commands by what they are for, in the order in which they are met."""
+    """Lists commands in their sections, and imports none of them for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names, in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import the command's module."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the sections."""
-        width = max(map(len, self.commands))
-        limit = formatter.width - width - 6
-        for section, commands in _SECTIONS.items():
+        width = max(map(len, _COMMANDS))
+        for section, commands in SECTIONS.items():
             with formatter.section(section):
-                formatter.write_dl(
-                    [((command.name or "").ljust(width), command.get_short_help_str(limit)) for command in commands]
-                )
+                formatter.write_dl([(name.ljust(width), sentence) for name, (_, sentence) in commands.items()])
 
 
 @click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -47,8 +69,3 @@ def main(*, debug: bool) -> None:
     Settings come from the environment and from .env; 'facepass config' lists them. Results go to
     standard output, progress and remarks to standard error.
     """
-
-
-for section in _SECTIONS.values():
-    for command in section:
-        main.add_command(command)

@@ -35,7 +35,11 @@ PATIENCE = 120.0
 # Imports take longer than most commands: they are done once, and every command is a fork of that.
 FORKS = """
 import json, os, sys
-from entrypoints.cli.main import main
+from importlib import import_module
+from entrypoints.cli.main import SECTIONS, main
+for section in SECTIONS.values():
+    for module, _ in section.values():
+        import_module(module)
 for line in sys.stdin:
     order = json.loads(line)
     child = os.fork()

@@ -22,8 +22,8 @@ from domain.decision import Outcome
 from domain.face import Box
 from entrypoints.cli import options
 from entrypoints.cli.demo.photographs import MARGINS, Samples, cut_out, read_samples
+from entrypoints.cli.demo.private_server import Answer, Refused, Service, throw_away_service
 from entrypoints.cli.demo.questions import Asked, Cast, ask_all, ask_group, name_of
-from entrypoints.cli.demo.service import Answer, Refused, Service, throw_away_service
 from entrypoints.cli.pictures import Marked, save_picture
 from entrypoints.cli.session import (
     FAILED,

@@ -6,7 +6,7 @@ import msgspec
 
 from domain.decision import Outcome
 from entrypoints.cli.demo.photographs import CHANGES, changed
-from entrypoints.cli.demo.service import Answer, Service
+from entrypoints.cli.demo.private_server import Answer, Service
 
 NOBODY = "nobody"
 
