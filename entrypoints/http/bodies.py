@@ -212,7 +212,8 @@ async def _from_multipart(request: Request[Any, Any, Any], kind: type[T]) -> Bod
         raise InvalidValue(
             "a field is neither a file nor text: give files a filename, write text in UTF-8", field="body"
         ) from error
-    for name, value in form.multi_items():
+    # In the order of first appearance: `multi_items` goes through a set, whose order changes with each process.
+    for name, value in [(key, one) for key in dict.fromkeys(form) for one in form.getall(key)]:
         if isinstance(value, UploadFile):
             content = await value.read()
             if name in {"image", "images"}:
