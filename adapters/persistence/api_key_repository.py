@@ -32,11 +32,6 @@ class SqlApiKeyRepository(ApiKeyRepository):
             )
         )
 
-    async def with_digest(self, digest: bytes) -> ApiKey | None:
-        found = await self._connection.execute(select(API_KEYS).where(API_KEYS.c.digest == digest))
-        row = found.one_or_none()
-        return None if row is None else to_api_key(row)
-
     async def of_workspace(self, workspace: WorkspaceId) -> Sequence[ApiKey]:
         found = await self._connection.execute(
             select(API_KEYS).where(API_KEYS.c.workspace_id == workspace).order_by(API_KEYS.c.id)

@@ -202,10 +202,6 @@ class ApiKeyRepository(Protocol):
         """Keep a new one under the keyed hash of its secret."""
 
     @abstractmethod
-    async def with_digest(self, digest: bytes) -> ApiKey | None:
-        """Return the key of that hash, revoked or expired as it may be, None where there is none."""
-
-    @abstractmethod
     async def of_workspace(self, workspace: WorkspaceId) -> Sequence[ApiKey]:
         """Return all keys of a workspace, oldest first."""
 

@@ -15,7 +15,7 @@ from entrypoints.cli.places import workspace_named
 from entrypoints.cli.session import print_json, results, run, session
 from entrypoints.cli.words import STATUS, STATUS_HELP, decision_text, person_text, quality_text, threshold_text
 from entrypoints.http.names import gallery_named
-from entrypoints.http.shapes import to_verified, to_verified_image
+from entrypoints.http.shapes import to_compared, to_verified
 
 
 @click.command(epilog=STATUS_HELP)
@@ -53,7 +53,7 @@ def verify(
             compared, image.read_bytes(), other.read_bytes(), threshold=threshold, target_fmr=target_fmr
         )
         if as_json:
-            print_json(to_verified_image(comparison, took_ms=took_ms))
+            print_json(to_compared(comparison, took_ms=took_ms))
         else:
             print_comparison(comparison, took_ms)
         context.exit(STATUS[comparison.decision.outcome])

@@ -147,22 +147,6 @@ class PersonRefShape(msgspec.Struct, frozen=True, kw_only=True):
     external_id: str | None
 
 
-class ComparedShape(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether two images show the same person."""
-
-    verified: bool
-    decision: DecisionShape
-    similarity: float
-    threshold: float | None
-    threshold_source: str
-    threshold_target: TargetShape | None
-    false_match_rate: float | None
-    probe: ProbeShape
-    other: ProbeShape
-    model: str
-    took_ms: float
-
-
 class VerifiedShape(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the probe is the person claimed; `verified` is true for `match` alone."""
 
@@ -391,8 +375,8 @@ def to_verified(verification: Verification, *, took_ms: float) -> VerifiedShape:
     )
 
 
-def to_verified_image(comparison: Comparison, *, took_ms: float) -> VerifiedShape:
-    """Render a verification against a second image."""
+def to_compared(comparison: Comparison, *, took_ms: float) -> VerifiedShape:
+    """Render a comparison of two images: a verification in which nobody is named."""
     criterion = comparison.criterion
     return VerifiedShape(
         verified=comparison.decision.outcome is Outcome.MATCH,
@@ -404,24 +388,6 @@ def to_verified_image(comparison: Comparison, *, took_ms: float) -> VerifiedShap
         false_match_rate=_rate(criterion.false_match_rate),
         person=None,
         reference_id=None,
-        probe=_probe(comparison.probe.face, comparison.probe.image),
-        other=_probe(comparison.other.face, comparison.other.image),
-        model=comparison.model,
-        took_ms=took_ms,
-    )
-
-
-def to_compared(comparison: Comparison, *, took_ms: float) -> ComparedShape:
-    """Render a comparison of two images."""
-    criterion = comparison.criterion
-    return ComparedShape(
-        verified=comparison.decision.outcome is Outcome.MATCH,
-        decision=to_decision(comparison.decision),
-        similarity=round(comparison.similarity, _SIMILARITY_DIGITS),
-        threshold=_rounded(criterion.threshold),
-        threshold_source=criterion.source,
-        threshold_target=_target(criterion),
-        false_match_rate=_rate(criterion.false_match_rate),
         probe=_probe(comparison.probe.face, comparison.probe.image),
         other=_probe(comparison.other.face, comparison.other.image),
         model=comparison.model,

@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text
 from adapters.persistence.answer_repository import SqlAnswerRepository
 from adapters.persistence.api_key_repository import SqlApiKeyRepository
 from adapters.persistence.connection import SqlConnection
+from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
 from adapters.persistence.gallery_repository import SqlGalleryRepository
 from adapters.persistence.installation import InstallationRow
@@ -725,10 +726,13 @@ class TestApiKeys:
             revoked_at=NOW + timedelta(hours=1),
         )
 
-    async def test_a_key_is_found_by_its_digest(self, unit: Unit, key: ApiKey) -> None:
+    async def test_a_committed_key_is_found_by_its_digest(self, unit: Unit, key: ApiKey, database: Database) -> None:
+        credentials = SqlCredentials(database.reads)
         await unit.keys.add(key, b"d" * 32)
-        assert await unit.keys.with_digest(b"d" * 32) == key
-        assert await unit.keys.with_digest(b"e" * 32) is None
+        assert await credentials.api_key(b"d" * 32) is None
+        await unit.transaction.commit()
+        assert await credentials.api_key(b"d" * 32) == key
+        assert await credentials.api_key(b"e" * 32) is None
 
     async def test_keys_of_a_workspace_come_oldest_first(self, unit: Unit, key: ApiKey, stranger: WorkspaceId) -> None:
         younger = replace(key, id=ApiKeyId(IDS.new()), expires_at=None, revoked_at=None)

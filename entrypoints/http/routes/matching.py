@@ -36,7 +36,6 @@ from entrypoints.http.request_context import took_ms
 from entrypoints.http.shapes import (
     BatchItemShape,
     BatchShape,
-    ComparedShape,
     DetectedShape,
     EmbeddedShape,
     SearchedShape,
@@ -46,7 +45,6 @@ from entrypoints.http.shapes import (
     to_embedded,
     to_searched,
     to_verified,
-    to_verified_image,
 )
 
 
@@ -95,7 +93,7 @@ async def embed_faces(
     summary="Compare two images",
 )
 @inject
-async def compare_faces(request: Request[Any, Any, Any], compare: FromDishka[CompareFaces]) -> ComparedShape:
+async def compare_faces(request: Request[Any, Any, Any], compare: FromDishka[CompareFaces]) -> VerifiedShape:
     """Compare two images."""
     body = (await read_body(request, CompareBody)).fields
     comparison = await compare(
@@ -210,7 +208,7 @@ async def _verified(
             threshold=body.threshold,
             target_fmr=body.target_fmr,
         )
-        return to_verified_image(comparison, took_ms=took_ms(request.scope))
+        return to_compared(comparison, took_ms=took_ms(request.scope))
     verification = await verify(
         workspace=workspace,
         frames=body.frames(),
