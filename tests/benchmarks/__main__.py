@@ -48,12 +48,15 @@ def main(*, names: Sequence[str], json_file: Path | None, markdown: Path | None)
         remarks.print(f"{time.monotonic() - began:5.0f} s  {running}: {what}", highlight=False)
 
     bench = Bench(tell)
-    with bench.stack:
-        for running in names or BENCHMARKS:
-            tell("begins")
-            rows.extend(BENCHMARKS[running](bench))
-    where = _where()
-    Console(width=None if sys.stdout.isatty() else 160).print(_table(rows, where))
+    try:
+        with bench.stack:
+            for running in names or BENCHMARKS:
+                tell("begins")
+                rows.extend(BENCHMARKS[running](bench))
+    finally:
+        # Also where one broke, or was interrupted: what was measured before it stands.
+        where = _where()
+        Console(width=None if sys.stdout.isatty() else 160).print(_table(rows, where))
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": where, "rows": _plain(rows)})))
     if markdown is not None:

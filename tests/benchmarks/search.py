@@ -106,7 +106,7 @@ def _mates(crowd: Crowd, nearest: NDArray[np.int64], timed: _Timed) -> Row:
         what=f"Search among {max(SIZES):,}: the right person first, of those whom exact search has first",
         value=float(does[should].mean()),
         shown="{:.2%}",
-        note=f"{int(should.sum()):,} of {len(should):,} probes; exact search has {should[real].mean():.1%} of the "
-        f"{int(real.sum()):,} real ones and {should[~real].mean():.1%} of the made-up ones first. "
-        f"Filling: {crowd.seconds}",
+        note=f"{does[should & real].mean():.2%} of the real and {does[should & ~real].mean():.2%} of the made-up ones; "
+        f"exact search has {should[real].mean():.1%} of {int(real.sum()):,} real and {should[~real].mean():.1%} of "
+        f"{int((~real).sum()):,} made-up probes first. Filling: {crowd.seconds}",
     )
