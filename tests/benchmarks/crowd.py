@@ -173,8 +173,8 @@ def _people(bench: Bench, size: int) -> tuple[_Vectors, Probes]:
     random = np.random.default_rng(11)
     by_person: dict[str, list[_Vectors]] = defaultdict(list)
     for photo, analysis in zip(bench.photos, bench.analyses(bench.photos), strict=True):
-        if analysis.largest is not None and analysis.largest.embedding is not None:
-            by_person[photo.person].append(analysis.largest.embedding.vector)
+        if analysis.central is not None and analysis.central.embedding is not None:
+            by_person[photo.person].append(analysis.central.embedding.vector)
     albums = [np.stack(vectors) for vectors in by_person.values()]
     mean, between, within = _spreads(albums)
     made_up = size - len(albums)
