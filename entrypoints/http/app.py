@@ -84,7 +84,6 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
         },
         middleware=[],
         request_max_body_size=settings.http.max_body_bytes,
-        multipart_form_part_limit=300,
         state=State({"max_image_bytes": settings.image.max_bytes}),
         logging_config=None,
     )

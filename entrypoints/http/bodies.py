@@ -1,14 +1,13 @@
 """Requests as they come in: JSON with base64 images, or multipart with files; the same fields either way."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
 from litestar import Request
-from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException
 
 from application.ports.keyed_hash import KeyedHash
@@ -16,6 +15,7 @@ from application.use_cases.idempotency import Once
 from application.use_cases.references.enrol_references import SentImage
 from domain.errors import ImageTooLarge, InvalidValue
 from entrypoints.http.access import principal_of
+from entrypoints.http.forms import Part, read_form
 
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -157,9 +157,10 @@ class MergeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
     """Decode a body. Raises `InvalidValue` that names the field, `ImageTooLarge`, or 415 for another media type."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        body = await _from_multipart(request, kind)
+        body = _from_form(read_form(await request.body(), content_type), kind)
     elif media_type in {"application/json", ""} or media_type.endswith("+json"):
         body = Body(_converted(lambda raw: msgspec.json.decode(raw, type=kind), await request.body()))
     else:
@@ -176,9 +177,9 @@ def sent_images(body: ImageBody, filenames: tuple[str | None, ...]) -> list[Sent
 
 
 def once(
-    request: Request[Any, Any, Any], keyed_hash: KeyedHash, fields: msgspec.Struct, kind: type[R]
+    request: Request[Any, Any, Any], keyed_hash: KeyedHash, fields: msgspec.Struct, kind: type[R], *, item: int = 0
 ) -> Once[R] | None:
-    """Return what makes this call one that is done once, None without an `Idempotency-Key`.
+    """Return what makes this call, or one item of it, one that is done once; None without an `Idempotency-Key`.
 
     The fingerprint is taken of the parsed parts: multipart boundaries differ from call to call.
     """
@@ -194,42 +195,28 @@ def once(
     parts.update(f"{principal_of(request).key} {request.method} {request.url.path}\n".encode())
     parts.update(msgspec.json.encode(fields, order="sorted"))
     return Once(
-        key=key,
+        key=f"{key}#{item}",
         fingerprint=keyed_hash.digest("idempotency", parts.digest()),
         encode=msgspec.json.encode,
         decode=lambda raw: msgspec.json.decode(raw, type=kind),
     )
 
 
-async def _from_multipart(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
+def _from_form(parts: Sequence[Part], kind: type[T]) -> Body[T]:
     known = _fields_of(kind)
     found: dict[str, object] = {}
-    filenames: list[str | None] = []
-    images: list[bytes] = []
-    try:
-        form = await request.form()
-    except (UnicodeDecodeError, LookupError) as error:
-        raise InvalidValue(
-            "a field is neither a file nor text: give files a filename, write text in UTF-8", field="body"
-        ) from error
-    # In the order of first appearance: `multi_items` goes through a set, whose order changes with each process.
-    for name, value in [(key, one) for key in dict.fromkeys(form) for one in form.getall(key)]:
-        if isinstance(value, UploadFile):
-            content = await value.read()
-            if name in {"image", "images"}:
-                images.append(content)
-                filenames.append(_plain_name(value.filename))
-            else:
-                _put_once(found, name, content)
-        elif name in _FILES:
-            raise InvalidValue("send this as a file of the form", field=name)
-        else:
-            _put_once(found, name, _structured(name, value, known))
-    if len(images) == 1:
-        found["image"] = images[0]
-    elif images:
-        found["images"] = images
-    return Body(_converted(lambda raw: msgspec.convert(raw, kind, strict=False), found), tuple(filenames))
+    files = [part for part in parts if part.name in {"image", "images"}]
+    for part in parts:
+        if part.name in _FILES and part.filename is None:
+            raise InvalidValue("send this as a file of the form, with a filename", field=part.name)
+        if part.name not in {"image", "images"}:
+            _put_once(found, part.name, part.content if part.filename else _structured(part.name, part.text(), known))
+    if len(files) == 1:
+        found["image"] = files[0].content
+    elif files:
+        found["images"] = [file.content for file in files]
+    names = tuple(_plain_name(file.filename) for file in files)
+    return Body(_converted(lambda raw: msgspec.convert(raw, kind, strict=False), found), names)
 
 
 @cache

@@ -193,6 +193,21 @@ def test_a_batch_of_enrolments_has_an_answer_for_each(
     assert {one["external_id"] for one in people} == {"eileen", "first"}
 
 
+def test_a_batch_sent_again_with_its_key_enrols_nobody_twice(
+    client: httpx.Client, gallery: str, astronaut: bytes, cast: list[bytes]
+) -> None:
+    items = [
+        {"image": base64_of(astronaut), "external_id": "eileen"},
+        {"image": base64_of(cast[0]), "external_id": "first"},
+    ]
+    headers = {"Idempotency-Key": "a batch"}
+    first, again = (
+        client.post(f"{gallery}/references/batch", json={"items": items}, headers=headers).json() for _ in range(2)
+    )
+    assert first == again
+    assert len(client.get(f"{gallery}/references").json()["items"]) == 2
+
+
 def test_a_group_is_searched_face_by_face(
     client: httpx.Client, gallery: str, astronaut: bytes, group: bytes, cast: list[bytes]
 ) -> None:

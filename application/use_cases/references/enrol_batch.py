@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from application.use_cases.batch import each
+from application.use_cases.idempotency import Once
 from application.use_cases.references.enrol_references import Enrolled, EnrolReferences, SentImage
 from domain.errors import FacepassError
 from domain.gallery import GalleryId
@@ -19,6 +20,7 @@ class EnrolmentItem:
     person: PersonId | None = None
     external_id: str | None = None
     metadata: Mapping[str, str] | None = None
+    once: Once[Enrolled] | None = None
 
 
 EnrolmentScope = Callable[[], AbstractAsyncContextManager[EnrolReferences]]
@@ -30,7 +32,7 @@ EnrolmentScope = Callable[[], AbstractAsyncContextManager[EnrolReferences]]
 class EnrolBatch:
     """Enrol up to 100 people, each with one or several images; each item has its result or its problem.
 
-    One item's failure is no other's, and nothing of it is kept.
+    One item's failure is no other's, and nothing of it is kept. With an idempotency key each item is made once.
     """
 
     enrolment: EnrolmentScope
@@ -47,6 +49,7 @@ class EnrolBatch:
                     person=item.person,
                     external_id=item.external_id,
                     metadata=item.metadata,
+                    once=item.once,
                 )
 
         return await each(items, enrol)

@@ -80,7 +80,10 @@ async def enrol_references(
 )
 @inject
 async def enrol_batch(
-    request: Request[Any, Any, Any], gallery: FromPath[str], enrol: FromDishka[EnrolBatch]
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    enrol: FromDishka[EnrolBatch],
+    keyed_hash: FromDishka[KeyedHash],
 ) -> BatchShape:
     """Enrol images of many people."""
     body = (await read_body(request, EnrolBatchBody)).fields
@@ -93,8 +96,9 @@ async def enrol_batch(
                 person=None if item.person_id is None else PersonId(item.person_id),
                 external_id=item.external_id,
                 metadata=item.metadata,
+                once=once(request, keyed_hash, item, Enrolled, item=index),
             )
-            for item in body.items
+            for index, item in enumerate(body.items)
         ],
     )
     return BatchShape(
