@@ -86,7 +86,8 @@ def run(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T
         return await work(*args, **kwargs)
 
     try:
-        return asyncio.run(main())
+        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+            return runner.run(main())
     except click.ClickException:
         raise
     except FacepassError as error:
@@ -105,6 +106,15 @@ def _failed(message: str) -> CommandFailed:
     if _debugging():
         traceback.print_exc()
     return CommandFailed(message)
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop, None where it is not to be had (Windows): the service runs on the standard one then."""
+    try:
+        import uvloop  # noqa: PLC0415 - not there on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _debugging() -> bool:

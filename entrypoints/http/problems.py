@@ -211,7 +211,7 @@ def _detail(status: int, error: HTTPException, found: list[FieldProblem]) -> str
     if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
         return "this path does not take that method"
     if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return "the body is larger than this service takes"
+        return "the body is larger than this service takes; send many or large images as multipart/form-data"
     if found:
         return f"{found[0].field}: {found[0].message}"
     return str(error.detail)
