@@ -68,9 +68,10 @@ class SearchFaces:
     """Find out who in a gallery a face is (1:N): the largest face of an image, or every one.
 
     The threshold follows from the target rate for the whole search and the number of references, so
-    that a gallery that grows does not begin to hand out strangers. A stranger is an empty list. People
-    above the verification threshold and below the search threshold are `uncertain`. The index only
-    proposes: every similarity is computed from the record.
+    that a gallery that grows does not begin to hand out strangers. It holds for each face: a photograph
+    of twenty strangers has twenty chances. A stranger is an empty list. People above the verification
+    threshold and below the search threshold are `uncertain`. The index only proposes: every similarity
+    is computed from the record.
     """
 
     embedder: FaceEmbedder
