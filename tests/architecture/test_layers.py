@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[2]
 LAYERS = ("domain", "application", "adapters", "entrypoints")
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "base", "manager", "service", "misc"}
 METHODS_OF_A_PORT = 5
+KNOWN_TO_THE_DOMAIN = {*sys.stdlib_module_names, "numpy", "domain"}
+KNOWN_TO_THE_CORE = {
+    "domain": KNOWN_TO_THE_DOMAIN,
+    "application": {*KNOWN_TO_THE_DOMAIN, "application"},
+    "application/conformance": {*KNOWN_TO_THE_DOMAIN, "application", "pytest"},
+}
+"""Packages that a folder of the core may import. The contracts in pyproject.toml list what it may not, and a
+framework that is new is on no such list."""
 
 SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 PORTS = [
@@ -88,6 +96,15 @@ def public_definitions(path: Path) -> Iterator[tuple[str, ast.AST]]:
                         yield f"{node.name}.{member.name}", member
 
 
+def imported(path: Path) -> Iterator[str]:
+    """The packages that a file imports, wherever in it; a relative import is none of them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "").partition(".")[0]
+
+
 def adapters_of_ports() -> Iterator[type]:
     for path in sorted((ROOT / "adapters").rglob("*.py")):
         module = importlib.import_module(module_name(path))
@@ -124,6 +141,24 @@ def test_there_are_ports_and_adapters_to_look_at() -> None:
 
 def test_every_adapter_of_a_port_is_final() -> None:
     assert [adapter for adapter in adapters_of_ports() if not getattr(adapter, "__final__", False)] == []
+
+
+@pytest.mark.parametrize("folder", KNOWN_TO_THE_CORE)
+def test_the_core_imports_nothing_that_was_not_allowed(folder: str) -> None:
+    inner = [ROOT / other for other in KNOWN_TO_THE_CORE if other.startswith(f"{folder}/")]
+    files = [
+        path
+        for path in SOURCES
+        if path.is_relative_to(ROOT / folder) and not any(path.is_relative_to(one) for one in inner)
+    ]
+    assert "domain" in {name for path in files for name in imported(path)}
+    foreign = [
+        f"{module_name(path)} imports {name}"
+        for path in files
+        for name in imported(path)
+        if name not in KNOWN_TO_THE_CORE[folder]
+    ]
+    assert foreign == []
 
 
 @pytest.mark.parametrize("layer", ["domain", "application"])
