@@ -12,7 +12,7 @@ from adapters.persistence import schema
 from application.ports.face_embedder import FaceEmbedder
 from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
 from tests.e2e.in_process import InProcess, StandIns, in_process, settings_for
-from tests.e2e.wire import is_problem
+from tests.e2e.wire import encoded, is_problem
 
 REFERENCES = "/galleries/default/references"
 PEOPLE = "/galleries/default/people"
@@ -72,8 +72,11 @@ class TestVectorIndex:
         verified = await client.post("/verify", files={"image": astronaut}, data={"external_id": "eileen"})
         assert verified.json()["verified"] is True
         is_down(await client.post("/search", files={"image": astronaut}))
-        batch = {"items": [{"image": "AA=="}]}
-        assert (await client.post("/search/batch", json=batch)).status_code == 200
+        batch = {"items": [{"image": encoded(astronaut)}, {"image": encoded(astronaut), "faces": "all"}]}
+        answer = await client.post("/search/batch", json=batch)
+        assert answer.status_code == 200
+        problems = [one["problem"] for one in answer.json()["items"]]
+        assert [(one["status"], one["code"]) for one in problems] == [(503, "dependency_unavailable")] * 2
 
         index.down = False
         reference = f"{REFERENCES}/{made['accepted'][0]['id']}"
