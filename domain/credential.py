@@ -22,7 +22,10 @@ class Scope(StrEnum):
     READ = "read"
     MANAGE = "manage"
     EMBED = "embed"
-    """Off by default: with embeddings in hand a stolen index can be searched."""
+    """Off by default, so that an application that needs no embeddings cannot leak them.
+
+    It does not protect a stolen index: probes for that can be made with the public model itself.
+    """
 
 
 DEFAULT_SCOPES = frozenset(Scope) - {Scope.EMBED}
