@@ -133,8 +133,8 @@ def show(name: str, *, as_json: bool) -> None:
         return
     if calibration is None:
         results.print(
-            "\nNot calibrated: no threshold follows from a target error rate. "
-            f"Pull it, then: facepass calibrate FOLDER --pack {pack.name} --write",
+            "\nNot calibrated: no threshold follows from a target error rate, so it cannot be served. "
+            f"{_how_to_calibrate(pack)}",
             markup=False,
         )
         return
@@ -159,6 +159,15 @@ async def _shown(name: str) -> tuple[PackStatus, Calibration | None]:
         except (PackMissing, PackUncalibrated):
             calibration = None
         return PackStatus(pack=pack, state=status.state, warnings=status.warnings), calibration
+
+
+def _how_to_calibrate(pack: ModelPack) -> str:
+    if pack.detector is None:
+        return "It has no detector, so it cannot be calibrated either."
+    return (
+        f"Where this version can run its detector ({pack.detector.decoder.value}), a curve is measured with: "
+        f"facepass calibrate FOLDER --pack {pack.name} --write"
+    )
 
 
 def _size(packs: ModelPacks, status: PackStatus) -> int | None:
