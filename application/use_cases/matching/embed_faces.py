@@ -10,7 +10,7 @@ from domain.face import Analysis, Embed
 class EmbedFaces:
     """Return the embedding of every face in an image, of length 1. Nothing is kept.
 
-    Needs a scope of its own: with embeddings in hand, a stolen index can be searched.
+    Needs a scope of its own, so that an application that needs no embeddings cannot leak them.
     """
 
     embedder: FaceEmbedder
