@@ -11,14 +11,16 @@ _DRIVER: Final = "postgresql+asyncpg"
 @final
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The pools of one PostgreSQL server: one for transactions, one for single reads."""
+    """The pools of one PostgreSQL server: for transactions, for single reads, and for asking whether it is there."""
 
     transactions: AsyncEngine
     reads: AsyncEngine
     """AUTOCOMMIT: one round trip a query, no BEGIN and no ROLLBACK around it."""
+    pings: AsyncEngine
+    """One connection, AUTOCOMMIT: where all the others are in use, the server is busy, and not gone."""
 
     @classmethod
-    def at(cls, url: str, *, transactions: int = 10, reads: int = 5, timeout: float = 10.0) -> Self:
+    def at(cls, url: str, *, transactions: int = 6, reads: int = 6, timeout: float = 10.0) -> Self:
         """Name the server; nothing is connected yet.
 
         Args:
@@ -30,12 +32,14 @@ class Database:
         return cls(
             transactions=engine(url, connections=transactions, timeout=timeout),
             reads=engine(url, connections=reads, timeout=timeout, autocommit=True),
+            pings=engine(url, connections=1, timeout=timeout, autocommit=True),
         )
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self.transactions.dispose()
         await self.reads.dispose()
+        await self.pings.dispose()
 
 
 def engine(url: str, *, connections: int, timeout: float, autocommit: bool = False) -> AsyncEngine:

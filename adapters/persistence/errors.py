@@ -6,7 +6,7 @@ from asyncpg import InterfaceError, PostgresError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from application.ports.errors import PortRejected, PortUnavailable
+from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from domain.errors import ExternalIdTaken, FacepassError, GalleryKept, GalleryNameTaken, GalleryNotFound, PersonNotFound
 
 PORT: Final = "database"
@@ -51,15 +51,15 @@ _PASSING: Final = {
 def translated(facts: Facts = WRITTEN) -> Iterator[None]:
     """Let a violated constraint end as the fact it states, and a database that is gone as `PortUnavailable`.
 
-    What the driver says may hold addresses and values, so none of it gets into a message. A mistake of ours (a query
-    that cannot be parsed, say) stays what it is.
+    A pool without a free connection is `PortBusy`: the database is there. What the driver says may hold addresses and
+    values, so none of it gets into a message. A mistake of ours (a query that cannot be parsed, say) stays what it is.
     """
     try:
         yield
     except (DBAPIError, PostgresError) as error:
         raise _meaning(error, facts) or error from error
     except PoolTimeout as error:
-        raise PortUnavailable(PORT, "all connections are in use") from error
+        raise PortBusy(PORT, "all connections are in use") from error
     except TimeoutError as error:
         raise PortUnavailable(PORT, "it did not answer in time") from error
     except (OSError, InterfaceError) as error:

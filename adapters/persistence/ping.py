@@ -12,10 +12,10 @@ _PATIENCE = 2.0
 
 @final
 class DatabasePing(Ping):
-    """Asks PostgreSQL for nothing, over a connection of the pool that verification reads through."""
+    """Asks PostgreSQL for nothing, over a connection that nothing else can take (`Database.pings`)."""
 
-    def __init__(self, reads: AsyncEngine) -> None:
-        self._reads = reads
+    def __init__(self, pings: AsyncEngine) -> None:
+        self._pings = pings
 
     @property
     def name(self) -> str:
@@ -23,5 +23,5 @@ class DatabasePing(Ping):
 
     async def ping(self) -> None:
         with translated():
-            async with asyncio.timeout(_PATIENCE), self._reads.connect() as connection:
+            async with asyncio.timeout(_PATIENCE), self._pings.connect() as connection:
                 await connection.execute(text("SELECT 1"))

@@ -6,20 +6,27 @@ from adapters.persistence.schema import is_current
 from application.ports.errors import PortUnavailable
 from application.ports.ping import Ping
 
-_NAME: Final = "schema"
+SCHEMA: Final = "schema"
 
 
 @final
 class SchemaPing(Ping):
     """Compares the database's schema with the one this version was written for."""
 
-    def __init__(self, reads: AsyncEngine) -> None:
-        self._reads = reads
+    def __init__(self, pings: AsyncEngine) -> None:
+        self._pings = pings
 
     @property
     def name(self) -> str:
-        return _NAME
+        return SCHEMA
 
     async def ping(self) -> None:
-        if not await is_current(self._reads):
-            raise PortUnavailable(_NAME, "schema_outdated: run `facepass db upgrade`")
+        await require_current(self._pings)
+
+
+async def require_current(pool: AsyncEngine) -> None:
+    """Raise `PortUnavailable` of the port `SCHEMA` where the database's schema is another than this version's."""
+    if not await is_current(pool):
+        raise PortUnavailable(
+            SCHEMA, "schema_outdated: the database does not have this version's schema; run `facepass db upgrade`"
+        )

@@ -2,18 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, final
 from uuid import UUID
 
 import numpy as np
 from asyncpg import Connection, InterfaceError, PostgresError, Record
+from numpy.typing import NDArray
+from pgvector.asyncpg import register_vector
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from application.ports.errors import PortRejected, PortUnavailable
+from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.ping import Ping
 from application.ports.upkeep import Upkeep
 from application.ports.vector_index import Entry, Neighbour, VectorIndex
@@ -24,6 +26,8 @@ from domain.gallery import GalleryId
 from domain.person import PersonId
 
 _PORT: Final = "vector_index"
+
+_Vector = NDArray[np.float32]
 
 EXACT_UP_TO: Final = 20_000
 """References of one gallery that are compared one by one.
@@ -44,6 +48,7 @@ _BUILD_MEMORY: Final = "512MB"
 _BUILD_PATIENCE: Final = 24 * 3600.0
 _PING_PATIENCE: Final = 2.0
 _PAGE: Final = 1000
+_OLDEST: Final = (0, 8)
 
 # Where the candidates are too few the graph is walked further. In strict order pgvector would drop what turns out
 # nearer than what it has returned already; so the order is relaxed, and `_approximately` sorts.
@@ -62,15 +67,27 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         engine: AUTOCOMMIT, and it replaces connections that the server has closed (`adapters.persistence.database`).
         space: whose vectors these are.
         exact_up_to: references of a gallery.
+        pings: a pool of the same server that searches cannot exhaust, so that busy does not read as gone; None:
+            there is no other.
     """
 
-    def __init__(self, engine: AsyncEngine, space: EmbeddingSpace, *, exact_up_to: int = EXACT_UP_TO) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        space: EmbeddingSpace,
+        *,
+        exact_up_to: int = EXACT_UP_TO,
+        pings: AsyncEngine | None = None,
+    ) -> None:
         self._engine = engine
+        self._pings = engine if pings is None else pings
         self._space = space
         self._exact_up_to = exact_up_to
         digest = hashlib.sha256(space.id.encode()).digest()
         self._table = f"vectors_{digest[:8].hex()}"
-        self._lock = int.from_bytes(digest[:8], "big", signed=True)
+        # Two, for a build holds its own for minutes, and no start may wait for it.
+        self._build_lock = int.from_bytes(digest[:8], "big", signed=True)
+        self._prepare_lock = int.from_bytes(digest[8:16], "big", signed=True)
         # What is known of the indexes is a hint: without one a search is exact, and with a wrong one too.
         self._indexed: frozenset[GalleryId] | None = None
         self._counted_at: int | None = None
@@ -82,15 +99,16 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
     async def prepare(self) -> None:
         """Make the table where it is missing; at every start, safe beside other processes.
 
+        Where it is there nothing is locked and nobody waited for, so a process starts while another builds an index.
         Raises `PortRejected` where the server has no pgvector, or one before 0.8, and `PortUnavailable`.
         """
-        async with self._connected() as connection, connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", self._lock)
-            await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-            if tuple(map(int, version.split(".")[:2])) < (0, 8):
-                raise PortRejected(_PORT, f"pgvector 0.8 is needed, and this server has {version}")
-            await connection.execute(self._definition())
+        async with self._driven(self._engine) as connection:
+            if not await self._is_prepared(connection):
+                async with connection.transaction():
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", self._prepare_lock)
+                    await connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                    if not await self._is_prepared(connection):
+                        await connection.execute(self._definition())
 
     async def search(
         self,
@@ -102,7 +120,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         among: Sequence[PersonId] | None = None,
     ) -> Sequence[Neighbour]:
         self._require_ours(probe)
-        vector = probe.vector.tolist()
+        vector = probe.vector
         async with self._connected() as connection:
             if among is None:
                 best = await self._nearest_people(connection, vector, gallery, people)
@@ -122,11 +140,11 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
             # COPY through a temporary table was no faster from 1,000 to 20,000 rows.
             await connection.executemany(
                 f"""INSERT INTO {self._table} (reference_id, person_id, gallery_id, embedding)
-                    VALUES ($1, $2, $3, $4::real[]::vector) ON CONFLICT (reference_id) DO UPDATE
+                    VALUES ($1, $2, $3, $4) ON CONFLICT (reference_id) DO UPDATE
                     SET person_id = excluded.person_id, gallery_id = excluded.gallery_id,
                         embedding = excluded.embedding""",
                 [
-                    (reference, entry.person, entry.gallery, entry.embedding.vector.tolist())
+                    (reference, entry.person, entry.gallery, entry.embedding.vector)
                     for reference, entry in sorted(last.items())
                 ],
             )
@@ -145,7 +163,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         while True:
             async with self._connected() as connection:
                 page = await connection.fetch(
-                    f"""SELECT reference_id, person_id, embedding::real[] AS vector FROM {self._table}
+                    f"""SELECT reference_id, person_id, embedding FROM {self._table}
                         WHERE gallery_id = $1 AND reference_id > $2 ORDER BY reference_id LIMIT {_PAGE}""",
                     gallery,
                     after,
@@ -165,7 +183,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
 
     async def ping(self) -> None:
         with translated():
-            async with asyncio.timeout(_PING_PATIENCE), self._connected() as connection:
+            async with asyncio.timeout(_PING_PATIENCE), self._driven(self._pings) as connection:
                 await connection.fetchval(f"SELECT EXISTS (SELECT FROM {self._table})")
 
     async def tidy(self) -> None:
@@ -182,7 +200,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
     # ---------------------------------------------------------------------------------------------- searching
 
     async def _nearest_people(
-        self, connection: Connection, vector: list[float], gallery: GalleryId, people: int
+        self, connection: Connection, vector: _Vector, gallery: GalleryId, people: int
     ) -> Sequence[Record]:
         """The best reference of each of the nearest people.
 
@@ -200,7 +218,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         return await self._best_of_each(connection, vector, gallery, people, None)
 
     async def _exactly(
-        self, connection: Connection, vector: list[float], gallery: GalleryId, rows: int
+        self, connection: Connection, vector: _Vector, gallery: GalleryId, rows: int
     ) -> Sequence[Record]:
         return await _rows(
             connection,
@@ -210,13 +228,13 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         )
 
     async def _approximately(
-        self, connection: Connection, vector: list[float], gallery: GalleryId, rows: int
+        self, connection: Connection, vector: _Vector, gallery: GalleryId, rows: int
     ) -> Sequence[Record]:
         # The planner takes a partial index only where it reads the condition word for word, and sees how few rows
         # are wanted: both stand in the text (a UUID and a number of ours), so a generic plan has them too.
         found = await connection.fetch(
-            f"""SELECT reference_id, person_id, embedding <=> $1::real[]::vector AS distance FROM {self._table}
-                WHERE gallery_id = '{gallery}' ORDER BY embedding <=> $1::real[]::vector, reference_id LIMIT {rows}""",
+            f"""SELECT reference_id, person_id, embedding <=> $1 AS distance FROM {self._table}
+                WHERE gallery_id = '{gallery}' ORDER BY embedding <=> $1, reference_id LIMIT {rows}""",
             vector,
         )
         return sorted(found, key=lambda row: (row["distance"], row["reference_id"]))
@@ -224,7 +242,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
     async def _best_of_each(
         self,
         connection: Connection,
-        vector: list[float],
+        vector: _Vector,
         gallery: GalleryId,
         people: int,
         among: Sequence[PersonId] | None,
@@ -240,7 +258,12 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         )
 
     async def _best_of_these(
-        self, connection: Connection, vector: list[float], gallery: GalleryId, people: Sequence[PersonId], each: int
+        self,
+        connection: Connection,
+        vector: _Vector,
+        gallery: GalleryId,
+        people: Sequence[PersonId],
+        each: int,
     ) -> Sequence[Record]:
         return await _rows(
             connection,
@@ -256,7 +279,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         # The vector stands in a query of its own, or it would be read anew for every row. OFFSET 0 keeps the planner
         # from taking the comparison out of here, where an HNSW index could answer it approximately.
         only = "" if among is None else "AND person_id = ANY($3)"
-        return f"""SELECT reference_id, person_id, embedding <=> (SELECT $2::real[]::vector) AS distance
+        return f"""SELECT reference_id, person_id, embedding <=> (SELECT $2::vector) AS distance
                    FROM {self._table} WHERE gallery_id = $1 {only} OFFSET 0"""
 
     # --------------------------------------------------------------------------------------------- the indexes
@@ -335,6 +358,19 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
     def _index_prefix(self) -> str:
         return f"{self._table}_hnsw_"  # with a UUID's 32 digits 62 of the 63 characters that a name may have
 
+    async def _is_prepared(self, connection: Connection) -> bool:
+        """Look, without a lock, whether all of `_definition` is there. Its last statement is the comment."""
+        found = await connection.fetchrow(
+            """SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS version,
+                      obj_description(to_regclass($1::text), 'pg_class') AS space,
+                      num_nulls(to_regclass($1 || '_gallery'), to_regclass($1 || '_person')) AS missing""",
+            self._table,
+        )
+        version = found["version"]
+        if version is not None and tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            raise PortRejected(_PORT, f"pgvector 0.8 is needed, and this server has {version}")
+        return version is not None and found["space"] == self._space.id and not found["missing"]
+
     def _definition(self) -> str:
         # STORAGE PLAIN: above 2 kB (500 dimensions) vectors would move out of their rows, where comparing them one by
         # one takes several times as long. parallel_workers: a search that takes all cores helps nobody beside others.
@@ -354,25 +390,33 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
-        """Lend a connection as the driver has it: its arrays carry vectors in binary form, at half the time of text."""
+        """Lend a connection that carries vectors in binary form and searches as measured."""
+        async with self._driven(self._engine, ready=_made_ready) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _driven(
+        self, pool: AsyncEngine, *, ready: Callable[[Connection], Awaitable[None]] | None = None
+    ) -> AsyncIterator[Connection]:
+        """Lend a connection as the driver has it, `ready` done to it once."""
         with translated():
-            async with self._engine.connect() as pooled:
+            async with pool.connect() as pooled:
                 raw = await pooled.get_raw_connection()
                 connection: Any = raw.driver_connection
-                if "hnsw" not in raw.info:
-                    await connection.execute(_SESSION)
-                    raw.info["hnsw"] = True
+                if ready is not None and ready not in raw.info:
+                    await ready(connection)
+                    raw.info[ready] = True
                 yield connection
 
     @asynccontextmanager
     async def _alone(self, connection: Connection) -> AsyncIterator[bool]:
         """Whether no other process builds or drops indexes of this table, and none does meanwhile."""
-        alone: bool = await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._lock)
+        alone: bool = await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._build_lock)
         try:
             yield alone
         finally:
             if alone and not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1)", self._lock)
+                await connection.execute("SELECT pg_advisory_unlock($1)", self._build_lock)
 
     def _require_ours(self, embedding: Embedding) -> None:
         require_same_space(self._space.id, embedding.space)
@@ -384,19 +428,22 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
             reference=ReferenceId(row["reference_id"]),
             person=PersonId(row["person_id"]),
             gallery=gallery,
-            embedding=Embedding(np.array(row["vector"], dtype=np.float32), self._space.id),
+            embedding=Embedding(row["embedding"].to_numpy(), self._space.id),
         )
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Let a server that is gone or does not answer end as `PortUnavailable`, free of addresses and values."""
+    """Let a server that is gone or does not answer end as `PortUnavailable`, free of addresses and values.
+
+    A pool without a free connection is `PortBusy`: the server is there.
+    """
     try:
         yield
     except (DBAPIError, PostgresError) as error:
         raise _meaning(error) or error from error
     except PoolTimeout as error:
-        raise PortUnavailable(_PORT, "all connections are in use") from error
+        raise PortBusy(_PORT, "all connections are in use") from error
     except TimeoutError as error:
         raise PortUnavailable(_PORT, "it did not answer in time") from error
     except (OSError, InterfaceError) as error:
@@ -432,6 +479,16 @@ def _meaning(error: DBAPIError | PostgresError) -> Exception | None:
     if isinstance(cause, InterfaceError) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return PortUnavailable(_PORT, "the connection was lost")
     return None
+
+
+async def _made_ready(connection: Connection) -> None:
+    await connection.execute(_SESSION)
+    schema = await connection.fetchval(
+        "SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+    )
+    if schema is None:
+        raise PortRejected(_PORT, _REFUSED["0A"])
+    await register_vector(connection, schema=schema)
 
 
 async def _rows(connection: Connection, query: str, *values: object) -> Sequence[Record]:

@@ -18,6 +18,7 @@ from application.ports.upkeep import Upkeep
 from application.ports.vector_index import VectorIndex
 from application.use_cases.upkeep.check_readiness import CheckReadiness
 from entrypoints.settings import Settings
+from entrypoints.wiring.database import ServerUrl
 
 
 class BackendProvider(Provider):
@@ -26,24 +27,27 @@ class BackendProvider(Provider):
     scope = Scope.APP
 
     @provide
-    async def index(self, settings: Settings, database: Database, embedder: FaceEmbedder) -> AsyncIterator[VectorIndex]:
-        """Use pgvector in the main database, or in one of its own."""
+    async def index(
+        self, settings: Settings, url: ServerUrl, database: Database, embedder: FaceEmbedder
+    ) -> AsyncIterator[VectorIndex]:
+        """Use pgvector in the main database, or in one of its own; either way over connections of its own.
+
+        Searches and the building of an index take long: verification and credentials do not wait behind them.
+        """
         chosen = settings.vector_index
-        apart = (
-            None
-            if chosen.url is None
-            else engine(
-                chosen.url, connections=settings.database.pool_size, timeout=settings.database.timeout, autocommit=True
-            )
-        )
+        size, timeout = settings.database.pool_size, settings.database.timeout
+        pools = [engine(chosen.url or url, connections=size, timeout=timeout, autocommit=True)]
+        if chosen.url is not None:
+            pools.append(engine(chosen.url, connections=1, timeout=timeout, autocommit=True))
+        pings = database.pings if chosen.url is None else pools[-1]
         extra = {} if chosen.exact_up_to is None else {"exact_up_to": chosen.exact_up_to}
-        index = PgvectorVectorIndex(database.reads if apart is None else apart, embedder.space, **extra)
-        await index.prepare()
+        index = PgvectorVectorIndex(pools[0], embedder.space, pings=pings, **extra)
         try:
+            await index.prepare()
             yield index
         finally:
-            if apart is not None:
-                await apart.dispose()
+            for pool in pools:
+                await pool.dispose()
 
     @provide
     def blobs(self, settings: Settings) -> BlobStore:
@@ -61,8 +65,8 @@ class BackendProvider(Provider):
     ) -> CheckReadiness:
         """Ask all who can be asked; a third party's backend that answers no pings is taken on trust."""
         backends: list[object] = [
-            DatabasePing(database.reads),
-            SchemaPing(database.reads),
+            DatabasePing(database.pings),
+            SchemaPing(database.pings),
             embedder,
             index,
             blobs,

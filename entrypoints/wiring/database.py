@@ -63,7 +63,8 @@ class DatabaseProvider(Provider):
         """Open the pools. The private server's schema is brought up to date; another's is its operator's."""
         if settings.database.url is None:
             await schema.upgrade(url)
-        database = Database.at(url, transactions=settings.database.pool_size, timeout=settings.database.timeout)
+        chosen = settings.database
+        database = Database.at(url, transactions=chosen.pool_size, reads=chosen.pool_size, timeout=chosen.timeout)
         try:
             yield database
         finally:

@@ -5,9 +5,9 @@ import asyncio
 import structlog
 from dishka import Provider, Scope, provide
 
-from adapters.persistence import schema
 from adapters.persistence.database import Database
 from adapters.persistence.installation import InstallationRow
+from adapters.persistence.schema_ping import require_current
 from adapters.security.cipher import AesGcmCipher
 from adapters.security.keyed_hash import HmacKeyedHash
 from adapters.security.master_key import MasterKey, MasterKeyError, load_or_create
@@ -35,18 +35,18 @@ class ProtectionProvider(Provider):
 
     @provide
     async def master_key(self, settings: Settings, database: Database) -> MasterKey:
-        """Load the key that the database was first started with; make one for a database that has none yet."""
+        """Load the key that the database was first started with; make one for a database that has none yet.
+
+        Which of the two it is only a database with this version's schema can say: another is `PortUnavailable`.
+        """
+        await require_current(database.reads)
         installation = InstallationRow(database.reads)
-        prepared = await schema.is_current(database.reads)
-        known = await installation.master_key() if prepared else None
+        known = await installation.master_key()
         try:
-            loaded = await asyncio.to_thread(
-                load_or_create, settings.master_key_path, may_create=prepared and known is None
-            )
+            loaded = await asyncio.to_thread(load_or_create, settings.master_key_path, may_create=known is None)
         except MasterKeyError as error:
             raise StartError(str(error)) from error
         if loaded.created:
             log.warning("master_key_made", path=str(settings.master_key_path), advice="back it up, apart from the data")
-        if prepared:
-            await installation.remember_master_key(loaded.key.fingerprint)
+        await installation.remember_master_key(loaded.key.fingerprint)
         return loaded.key

@@ -1,11 +1,13 @@
 """From a container to a service that is ready."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from dishka import AsyncContainer, Provider
 
+from adapters.persistence.schema_ping import SCHEMA
+from application.ports.errors import PortUnavailable
 from application.ports.model_packs import Progress
 from application.use_cases.keys.authenticate import Authenticate
 from application.use_cases.matching.search_faces import SearchFaces
@@ -14,6 +16,8 @@ from domain.errors import FacepassError
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import make_container
 from entrypoints.wiring.start_error import StartError
+
+log = structlog.get_logger("facepass.startup")
 
 
 @asynccontextmanager
@@ -31,11 +35,17 @@ async def opened(
 async def started(container: AsyncContainer) -> None:
     """Make everything that a first request needs, at once: nothing is downloaded or loaded while a client waits.
 
-    Raises `StartError` with the reason.
+    A database that waits for `facepass db upgrade` stops nothing: readiness says so, calls are answered with 503, and
+    what needs the schema is made with the first call after it. Raises `StartError` with any other reason.
     """
     try:
-        # The database and the models take their time in different places.
-        await asyncio.gather(container.get(Authenticate), container.get(SearchFaces))
+        try:
+            await container.get(Authenticate)
+            await container.get(SearchFaces)
+        except PortUnavailable as error:
+            if error.port != SCHEMA:
+                raise
+            log.warning("schema_outdated", reason=error.message)
         await container.get(CheckReadiness)
     except FacepassError as error:
         raise StartError(f"{error.message} ({error.code})") from error

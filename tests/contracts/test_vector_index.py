@@ -27,7 +27,7 @@ from application.conformance.vector_index import (
     vectors,
     walked,
 )
-from application.ports.errors import PortRejected, PortUnavailable
+from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.vector_index import Entry, VectorIndex
 from domain.person import PersonId
 
@@ -141,22 +141,18 @@ async def test_a_large_gallery_is_searched_through_its_own_index_and_misses_nobo
             await asyncio.sleep(0.05)
 
 
-async def test_the_plan_uses_the_index_of_the_gallery_however_often_it_runs(
-    hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
-) -> None:
+async def test_the_plan_uses_the_index_of_the_gallery_however_often_it_runs(hnsw_index: PgvectorVectorIndex) -> None:
     entries, _ = faces(people=200, each=5)
     await hnsw_index.upsert(entries)
     await hnsw_index.tidy()
-    async with hnsw_engine.connect() as connection:
+    async with hnsw_index._connected() as connection:
         for _ in range(10):
-            query = (  # as the adapter writes it
+            plan = await connection.fetch(  # as the adapter writes it
                 f"EXPLAIN SELECT reference_id FROM {hnsw_index._table} WHERE gallery_id = '{GALLERY}'"
-                " ORDER BY embedding <=> (:probe)::real[]::vector, reference_id LIMIT 64"
+                " ORDER BY embedding <=> $1, reference_id LIMIT 64",
+                axis(0),
             )
-            plan = "\n".join(
-                (await connection.execute(text(query), {"probe": axis(0).tolist()})).scalars(),
-            )
-            assert f"{hnsw_index._index_prefix}{GALLERY.hex}" in plan
+            assert f"{hnsw_index._index_prefix}{GALLERY.hex}" in "\n".join(row[0] for row in plan)
 
 
 async def test_many_references_of_one_person_do_not_crowd_out_others_in_a_large_gallery(
@@ -260,6 +256,66 @@ async def test_preparing_at_once_and_again_is_safe(engine: AsyncEngine) -> None:
     await index.upsert([entry(axis(0))])
     await index.prepare()
     assert len(await walked(index, GALLERY)) == 1
+
+
+async def test_a_process_starts_while_another_builds_an_index(
+    engine: AsyncEngine, index: PgvectorVectorIndex, empty_database_url: str
+) -> None:
+    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    waits = text("SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'")
+    beside = engine_at(empty_database_url, connections=2, timeout=2.0, autocommit=True)
+    async with engine.connect() as writer:
+        await writer.execution_options(isolation_level="READ COMMITTED")
+        await writer.execute(text(f"DELETE FROM {index._table} WHERE person_id IS NULL"))  # a writer, for a build
+        building = asyncio.create_task(index.tidy())
+        async with beside.connect() as watcher, asyncio.timeout(10.0):
+            while not await watcher.scalar(waits):  # noqa: ASYNC110 - the condition is in PostgreSQL
+                await asyncio.sleep(0.01)
+        other = await prepared(beside)
+        await other.upsert([entry(axis(0), gallery=OTHER_GALLERY)])
+        await other.tidy()
+        assert not building.done()
+    await building
+    assert await hnsw_indexes(engine) == 1
+    assert len(await other.search(embedding(axis(0)), gallery=OTHER_GALLERY, people=1)) == 1
+    await beside.dispose()
+
+
+@pytest.mark.parametrize("missing", ["INDEX {}_person", "TABLE {}", "INDEX {}_gallery"])
+async def test_preparing_brings_back_what_is_missing(
+    engine: AsyncEngine, index: PgvectorVectorIndex, missing: str
+) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("DROP " + missing.format(index._table)))
+    await engine.dispose()
+    await index.prepare()
+    await index.upsert([entry(axis(0))])
+    async with engine.connect() as connection:
+        assert (
+            await connection.scalar(
+                text(f"SELECT num_nulls(to_regclass('{index._table}_person'), to_regclass('{index._table}_gallery'))")
+            )
+            == 0
+        )
+    assert len(await index.search(embedding(axis(0)), gallery=GALLERY, people=1)) == 1
+
+
+async def test_vectors_are_read_as_they_were_written(index: PgvectorVectorIndex) -> None:
+    written = [entry(vector) for vector in vectors(20)]
+    await index.upsert(written)
+    read = {one.reference: one.embedding.vector for one in await walked(index, GALLERY)}
+    assert all(np.array_equal(read[one.reference], one.embedding.vector) for one in written)
+
+
+async def test_a_full_pool_is_busy_and_the_ping_goes_past_it(engine: AsyncEngine, empty_database_url: str) -> None:
+    pool = engine_at(empty_database_url, connections=1, timeout=0.1, autocommit=True)
+    index = PgvectorVectorIndex(pool, SPACE, pings=engine)
+    await index.prepare()
+    async with pool.connect():
+        with pytest.raises(PortBusy):
+            await index.search(embedding(axis(0)), gallery=GALLERY, people=1)
+        await index.ping()
+    await pool.dispose()
 
 
 async def test_spaces_have_tables_of_their_own(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:

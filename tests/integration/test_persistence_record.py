@@ -10,6 +10,7 @@ from os import urandom
 import pytest
 from sqlalchemy import text
 
+from adapters.persistence import schema
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.counts import Counts
 from adapters.persistence.database import Database, engine
@@ -19,10 +20,11 @@ from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.ping import DatabasePing
 from adapters.persistence.record import SqlRecord
 from adapters.persistence.reference_repository import SqlReferenceRepository
+from adapters.persistence.schema_ping import SchemaPing
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.system.id_generator import UuidV7Generator
 from application.ports.cipher import DataKeyId, WrappedKey
-from application.ports.errors import PortRejected, PortUnavailable
+from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.record import SealedTemplate
 from application.ports.repositories import NewReference
 from domain.embedding import SpaceId
@@ -323,7 +325,7 @@ class TestFailures:
             taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
             database = Database.at(f"postgresql://facepass@127.0.0.1:{taken.getsockname()[1]}/facepass?sslmode=disable")
             for call in (
-                DatabasePing(database.reads).ping(),
+                DatabasePing(database.pings).ping(),
                 SqlRecord(database.reads).gallery(WorkspaceId(IDS.new()), "default"),
                 SqlWorkspaceRepository(SqlConnection(database.transactions)).named("ours"),
             ):
@@ -340,19 +342,19 @@ class TestFailures:
             url = f"postgresql://facepass@127.0.0.1:{silent.getsockname()[1]}/facepass?sslmode=disable"
             database = Database.at(url, timeout=0.2)
             with pytest.raises(PortUnavailable):
-                await DatabasePing(database.reads).ping()
+                await DatabasePing(database.pings).ping()
             await database.aclose()
 
     async def test_a_wrong_password_or_database_is_rejected(self, database_url: str) -> None:
         for wrong in (database_url.replace("facepass:", "facepass:x"), database_url.replace("/test_", "/other_")):
             database = Database.at(wrong)
             with pytest.raises(PortRejected) as told:
-                await DatabasePing(database.reads).ping()
+                await DatabasePing(database.pings).ping()
             assert "facepass" not in told.value.message
             await database.aclose()
 
     async def test_ping_answers_where_the_database_does(self, database: Database) -> None:
-        ping = DatabasePing(database.reads)
+        ping = DatabasePing(database.pings)
         await ping.ping()
         assert ping.name == "database"
 
@@ -393,12 +395,27 @@ class TestFailures:
                 assert await connection.scalar(text("SELECT 1")) == 1
         await pool.dispose()
 
-    async def test_a_pool_in_which_all_are_busy_is_unavailable(self, database_url: str) -> None:
-        pool = engine(database_url, connections=1, timeout=0.2)
-        async with pool.connect():
-            with pytest.raises(PortUnavailable):
-                await SqlWorkspaceRepository(SqlConnection(pool)).named("ours")
-        await pool.dispose()
+    async def test_where_all_connections_are_in_use_the_database_is_busy_and_there(self, database_url: str) -> None:
+        database = Database.at(database_url, transactions=1, reads=1, timeout=0.2)
+        async with database.transactions.connect(), database.reads.connect():
+            for call in (
+                SqlWorkspaceRepository(SqlConnection(database.transactions)).named("ours"),
+                SqlRecord(database.reads).gallery(WorkspaceId(IDS.new()), "default"),
+            ):
+                with pytest.raises(PortBusy):
+                    await call
+            await DatabasePing(database.pings).ping()
+            await SchemaPing(database.pings).ping()
+        await database.aclose()
+
+    async def test_a_schema_that_waits_for_its_operator_is_told_by_its_code(self, empty_database_url: str) -> None:
+        database = Database.at(empty_database_url)
+        with pytest.raises(PortUnavailable, match="schema_outdated") as told:
+            await SchemaPing(database.pings).ping()
+        assert told.value.port == "schema"
+        await schema.upgrade(empty_database_url)
+        await SchemaPing(database.pings).ping()
+        await database.aclose()
 
     async def test_transactions_that_lock_in_a_circle_are_unavailable(self, database: Database, stock: Stock) -> None:
         people = [(await stock.person(references=0))[0] for _ in range(2)]

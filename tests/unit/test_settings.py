@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from adapters.embedded import supervisor
 from entrypoints.settings import (
     PREFIX,
     BlobStoreSettings,
@@ -105,6 +106,13 @@ any_settings = st.builds(
 
 def test_nothing_set_gives_the_defaults() -> None:
     assert read_settings({}, dotenv=None) == Settings()
+
+
+def test_a_server_and_two_busy_commands_fit_into_the_private_database() -> None:
+    (takes,) = re.findall(r"^max_connections = (\d+)$", supervisor._SETTINGS, re.MULTILINE)
+    kept_for_its_owner = 3  # superuser_reserved_connections, as PostgreSQL has it
+    each = 3 * Settings().database.pool_size + 1
+    assert 3 * each <= int(takes) - kept_for_its_owner
 
 
 def test_the_example_has_every_setting_in_order_and_nothing_else() -> None:
