@@ -183,15 +183,21 @@ class Capacity:
 
     references: int
     expected_fnir: float | None
-    """Share of enrolled people that a search at the gallery's target would not match, with one reference
-    each; None where the data does not reach that far."""
+    """Share of enrolled people that a search at the gallery's target or fixed threshold would not match, with
+    one reference each; None where the data does not reach that far."""
     outgrown: bool
+    """More than `FNIR_BOUND` would be missed, or nothing measured says that it is fewer."""
 
 
 def capacity(calibration: Calibration, *, policy: Policy, references: int) -> Capacity:
-    """Judge a gallery of `references` references: expected FNIR over `FNIR_BOUND`, or beyond the data."""
+    """Judge a gallery of `references` references: expected FNIR over `FNIR_BOUND`, or beyond the data.
+
+    Beyond the data is a target that it does not carry, or a fixed threshold above the curve's last point. There the
+    rate is known to be no smaller than at that point and nothing else, so it is not stated, and the gallery counts as
+    outgrown. Below the first point, where fewer are missed, that point's rate is stated.
+    """
     criterion = search_criterion(calibration, policy=policy, references=references)
-    if criterion.threshold is None:
+    if criterion.threshold is None or criterion.threshold > calibration.points[-1].threshold:
         return Capacity(references=references, expected_fnir=None, outgrown=True)
     expected = calibration.false_non_match_rate_at(criterion.threshold)
     return Capacity(references=references, expected_fnir=expected, outgrown=expected > FNIR_BOUND)

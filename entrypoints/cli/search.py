@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from application.use_cases.galleries.get_gallery import GetGallery
 from application.use_cases.matching.search_faces import (
     DEFAULT_LIMIT,
     LARGEST_LIMIT,
@@ -13,12 +14,20 @@ from application.use_cases.matching.search_faces import (
     SearchFaces,
     SearchResult,
 )
-from domain.decision import Outcome
+from domain.decision import Capacity, Outcome
 from entrypoints.cli import options
 from entrypoints.cli.pictures import Marked, Tone, checked_picture, save_picture
 from entrypoints.cli.places import workspace_named
 from entrypoints.cli.session import console, print_json, results, run, session
-from entrypoints.cli.words import OUTCOMES, STATUS, STATUS_HELP, decision_text, person_text, threshold_text
+from entrypoints.cli.words import (
+    OUTCOMES,
+    STATUS,
+    STATUS_HELP,
+    capacity_text,
+    decision_text,
+    person_text,
+    threshold_text,
+)
 from entrypoints.http.names import gallery_named
 from entrypoints.http.shapes import to_searched
 
@@ -58,7 +67,7 @@ def search(
     """
     checked_picture(output)
     content = image.read_bytes()
-    result, took_ms = run(
+    result, took_ms, expected = run(
         _search,
         content,
         workspace=workspace,
@@ -71,7 +80,7 @@ def search(
     if as_json:
         print_json(to_searched(result, took_ms=took_ms))
     else:
-        _print(result, took_ms)
+        _print(result, took_ms, expected)
     if output is not None:
         save_picture(content, [_marked(face) for face in result.faces], output)
         console.print(f"Picture: {output}", markup=False)
@@ -87,7 +96,7 @@ async def _search(
     limit: int,
     threshold: float | None,
     target_fpir: float | None,
-) -> tuple[SearchResult, float]:
+) -> tuple[SearchResult, float, Capacity]:
     async with session() as container:
         place = await workspace_named(container, workspace)
         search_faces = await container.get(SearchFaces)
@@ -101,7 +110,9 @@ async def _search(
             threshold=threshold,
             target_fpir=target_fpir,
         )
-        return result, round((time.perf_counter() - began) * 1000, 1)
+        took_ms = round((time.perf_counter() - began) * 1000, 1)
+        shown = await (await container.get(GetGallery))(workspace=place, gallery=gallery_named(gallery))
+        return result, took_ms, shown.capacity
 
 
 def _overall(result: SearchResult) -> Outcome:
@@ -109,7 +120,7 @@ def _overall(result: SearchResult) -> Outcome:
     return next((one for one in (Outcome.MATCH, Outcome.UNCERTAIN) if one in outcomes), Outcome.NO_MATCH)
 
 
-def _print(result: SearchResult, took_ms: float) -> None:
+def _print(result: SearchResult, took_ms: float, expected: Capacity) -> None:
     table = Table("face", "who", "similarity", "margin", "decision")
     for number, face in enumerate(result.faces, 1):
         for candidate in face.candidates:
@@ -128,6 +139,8 @@ def _print(result: SearchResult, took_ms: float) -> None:
         results.print("No face in the image.")
     results.print(f"Threshold {threshold_text(result.criterion)}, {result.references:,} references searched.")
     results.print(f"{result.model}, {took_ms:.0f} ms, of which {result.query_ms:.0f} ms for the search itself.")
+    if expected.outgrown:
+        results.print(capacity_text(expected))
 
 
 def _marked(face: SearchedFace) -> Marked:

@@ -63,7 +63,7 @@ def capacity_text(capacity: Capacity | CapacityShape) -> str:
     """Return what to expect of searches in a gallery, as rich's markup."""
     size = f"{capacity.references:,} reference{'' if capacity.references == 1 else 's'}"
     if capacity.expected_fnir is None:
-        return f"{size}: [yellow]more than this pack was measured for; searches match nobody.[/] Use a stronger pack."
+        return f"{size}: [yellow]the pack was not measured that far; expect searches to miss.[/] Use a stronger pack."
     missed = f"about {capacity.expected_fnir:.1%} of searches for an enrolled person (one reference each) miss"
     if capacity.outgrown:
         return f"{size}: [yellow]the gallery has outgrown its pack[/]; {missed}. Use a stronger pack."

@@ -6,11 +6,15 @@ from uuid import UUID
 import structlog
 
 from application.use_cases.galleries.get_gallery import GetGallery
+from domain.errors import FacepassError
 from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
 
 EVERY_SECONDS = 600.0
 """How often one gallery is looked at, and so how often the warning is repeated."""
+
+MOST_GALLERIES = 10_000
+"""Galleries that are remembered; past it the one that was looked at first is forgotten, and looked at again."""
 
 log = structlog.get_logger("facepass.capacity")
 
@@ -24,12 +28,23 @@ class CapacityWatch:
         self._next: dict[tuple[UUID, GalleryId | str], float] = {}
 
     async def look(self, workspace: WorkspaceId, gallery: GalleryId | str) -> None:
-        """Warn where the expected FNIR at the gallery's size is over its bound."""
+        """Warn where the expected FNIR at the gallery's size is over its bound.
+
+        Never fails: it comes after the work that it is about, which is done.
+        """
         now = time.monotonic()
-        if now < self._next.get((workspace, gallery), 0.0):
+        key = workspace, gallery
+        if now < self._next.get(key, 0.0):
             return
-        self._next[workspace, gallery] = now + EVERY_SECONDS
-        state = await self._show(workspace=workspace, gallery=gallery)
+        self._next.pop(key, None)  # to come last again: the dictionary is in the order of looking
+        self._next[key] = now + EVERY_SECONDS
+        if len(self._next) > MOST_GALLERIES:
+            del self._next[next(iter(self._next))]
+        try:
+            state = await self._show(workspace=workspace, gallery=gallery)
+        except FacepassError as error:
+            log.warning("capacity_unknown", code=error.code, reason=error.message)
+            return
         if state.capacity.outgrown:
             expected = state.capacity.expected_fnir
             log.warning(

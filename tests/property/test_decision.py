@@ -195,6 +195,15 @@ def test_a_gallery_that_has_outgrown_its_pack_does_not_shrink_into_it_by_growing
         assert before.expected_fnir <= after.expected_fnir + 1e-12
 
 
+@given(calibrations(), similarities, references)
+def test_what_is_missed_is_stated_up_to_where_the_curve_ends(curve: Calibration, threshold: float, number: int) -> None:
+    said = capacity(curve, policy=Policy(search_threshold=threshold), references=number)
+    if threshold > curve.points[-1].threshold:
+        assert (said.expected_fnir, said.outgrown) == (None, True)
+    else:
+        assert said.expected_fnir == curve.false_non_match_rate_at(threshold)
+
+
 @given(st.lists(similarities, max_size=20))
 def test_margins_are_distances_to_the_next_best(found: list[float]) -> None:
     best_first = sorted(found, reverse=True)

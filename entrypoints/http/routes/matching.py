@@ -160,9 +160,7 @@ async def search_faces(
     """Search for the faces of an image."""
     body = (await read_body(request, SearchBody)).fields
     workspace = principal_of(request).workspace
-    searched = await _searched(request, body, workspace, search)
-    await watch.look(workspace, gallery_named(body.gallery))
-    return searched
+    return await _searched(request, body, workspace, search, watch)
 
 
 @post(
@@ -174,11 +172,13 @@ async def search_faces(
     summary="Search for many images",
 )
 @inject
-async def search_batch(request: Request[Any, Any, Any], search: FromDishka[SearchFaces]) -> BatchShape:
+async def search_batch(
+    request: Request[Any, Any, Any], search: FromDishka[SearchFaces], watch: FromDishka[CapacityWatch]
+) -> BatchShape:
     """Search for many images."""
     body = (await read_body(request, SearchBatchBody)).fields
     workspace = principal_of(request).workspace
-    results = await each(body.items, lambda item: _searched(request, item, workspace, search))
+    results = await each(body.items, lambda item: _searched(request, item, workspace, search, watch))
     return BatchShape(
         items=[
             BatchItemShape(index=index, problem=problem_of(result))
@@ -222,7 +222,11 @@ async def _verified(
 
 
 async def _searched(
-    request: Request[Any, Any, Any], body: SearchBody, workspace: WorkspaceId, search: SearchFaces
+    request: Request[Any, Any, Any],
+    body: SearchBody,
+    workspace: WorkspaceId,
+    search: SearchFaces,
+    watch: CapacityWatch,
 ) -> SearchedShape:
     if body.faces not in {"largest", "all"}:
         raise InvalidValue("faces is 'largest' or 'all'", field="faces")
@@ -236,6 +240,7 @@ async def _searched(
         target_fpir=body.target_fpir,
         among=None if body.people is None else [PersonId(person) for person in body.people],
     )
+    await watch.look(workspace, gallery_named(body.gallery))
     return to_searched(result, took_ms=took_ms(request.scope))
 
 

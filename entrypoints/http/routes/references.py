@@ -84,6 +84,7 @@ async def enrol_batch(
     gallery: FromPath[str],
     enrol: FromDishka[EnrolBatch],
     keyed_hash: FromDishka[KeyedHash],
+    watch: FromDishka[CapacityWatch],
 ) -> BatchShape:
     """Enrol images of many people."""
     body = (await read_body(request, EnrolBatchBody)).fields
@@ -101,6 +102,8 @@ async def enrol_batch(
             for index, item in enumerate(body.items)
         ],
     )
+    for person in {result.person.gallery: result.person for result in results if isinstance(result, Enrolled)}.values():
+        await watch.look(person.workspace, person.gallery)
     return BatchShape(
         items=[
             BatchItemShape(index=index, problem=problem_of(result))
