@@ -26,7 +26,11 @@ def checked_batch(items: Sequence[Item]) -> Sequence[Item]:
 
 
 async def each(items: Sequence[Item], do: Callable[[Item], Awaitable[Result]]) -> list[Result | FacepassError]:
-    """Do every item, and return each one's result or its error, in order: one's failure is no other's."""
+    """Do every item, and return each one's result or its error, in order: one's failure is no other's.
+
+    What is no `FacepassError` is a mistake of ours: it ends the batch with the items that are being worked on, and is
+    raised as it is.
+    """
     free = asyncio.Semaphore(ITEMS_AT_ONCE)
 
     async def one(item: Item) -> Result | FacepassError:
@@ -36,4 +40,10 @@ async def each(items: Sequence[Item], do: Callable[[Item], Awaitable[Result]]) -
             except FacepassError as error:
                 return error
 
-    return list(await asyncio.gather(*map(one, checked_batch(items))))
+    batch = checked_batch(items)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in batch]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]

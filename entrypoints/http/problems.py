@@ -117,8 +117,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def problem_of(error: errors.FacepassError, *, instance: str | None = None, request_id: str | None = None) -> Problem:
-    """Render an error of the core."""
+    """Render an error of the core. What the answer hides is written to the log."""
     status = STATUS[type(error)]
+    if status == _HIDDEN:
+        log.error("internal_error", code=error.code, exc_info=error)
     return Problem(
         type=f"urn:facepass:problem:{error.code}",
         title=error.code.replace("_", " ").capitalize(),
@@ -151,8 +153,6 @@ def on_core_error(request: Request[Any, Any, Any], error: errors.FacepassError) 
         log.warning("unavailable", code=error.code, reason=error.message)
     if problem.status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'ApiKey realm="facepass"'
-    if problem.status == _HIDDEN:
-        log.error("internal_error", code=error.code, exc_info=error)
     return _answer(problem, headers)
 
 

@@ -5,6 +5,7 @@ import pytest
 from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.testing import RequestFactory
+from structlog.testing import capture_logs
 
 from application.ports import errors as ports
 from domain import errors
@@ -80,6 +81,13 @@ def test_a_kind_of_error_has_a_status_that_means_it(leaf: type[FacepassError]) -
 def test_what_is_ours_to_mend_tells_clients_nothing(leaf: type[FacepassError]) -> None:
     problem = problem_of(made(leaf, SECRET))
     assert (SECRET in problem.detail) is (STATUS[leaf] != 500)
+
+
+@each_leaf
+def test_what_an_answer_hides_stands_in_the_log(leaf: type[FacepassError]) -> None:
+    with capture_logs() as lines:
+        problem_of(made(leaf, SECRET))
+    assert [str(line["exc_info"]) for line in lines] == ([SECRET] if STATUS[leaf] == 500 else [])
 
 
 def test_a_wrong_field_is_named() -> None:
