@@ -6,7 +6,7 @@ from typing import final
 from application.ports.cipher import Cipher
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.record import Record, SealedTemplate
-from application.ports.vector_index import VectorIndex
+from application.ports.vector_index import Neighbour, VectorIndex
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.matching.templates import opened
 from domain.calibration import Calibration
@@ -25,6 +25,9 @@ LARGEST_LIMIT = 100
 PROPOSED_PER_PERSON = 3
 """References of one person that the index may propose: its numbers are approximate, so that the best by
 its count may be the second best by ours."""
+
+MOST_ASKED_FOR = 10_000
+"""People that the index is asked for at most, where those it proposes are gone from the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +158,25 @@ class SearchFaces:
     async def _ranked(
         self, probe: Embedding, gallery: Gallery, *, people: int, among: Sequence[PersonId] | None
     ) -> list[tuple[float, SealedTemplate]]:
-        """Return the best reference of each proposed person, best first, as the record scores them."""
-        proposed = await self.index.search(
-            probe, gallery=gallery.id, people=people, per_person=PROPOSED_PER_PERSON, among=among
-        )
+        """Return the best reference of each of the nearest people, best first, as the record scores them.
+
+        Whoever was deleted or merged and is still in the index must not crowd out the living: for each one lost
+        more are asked for.
+        """
+        asked, each, before = people, PROPOSED_PER_PERSON, 0
+        while True:
+            proposed = await self.index.search(probe, gallery=gallery.id, people=asked, per_person=each, among=among)
+            ranked = await self._scored(probe, gallery, proposed)
+            none_lost = len(ranked) >= len({one.person for one in proposed})
+            no_more = len(proposed) == before or asked >= MOST_ASKED_FOR
+            if len(ranked) >= people or none_lost or no_more:
+                return ranked[:people]
+            asked, each, before = 2 * asked, 2 * each, len(proposed)
+
+    async def _scored(
+        self, probe: Embedding, gallery: Gallery, proposed: Sequence[Neighbour]
+    ) -> list[tuple[float, SealedTemplate]]:
+        """Return the best proposed reference of each person whom the record has, best first."""
         if not proposed:
             return []
         sealed = await self.record.templates(gallery.workspace, gallery.id, [one.reference for one in proposed])
