@@ -1,15 +1,17 @@
+from collections.abc import Sequence
 from typing import Any, final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, exists, select, update
+from sqlalchemy import ColumnElement, Row, Select, delete, exists, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.errors import violation
 from adapters.persistence.pages import page, stretch
-from adapters.persistence.tables import DATA_KEYS, PEOPLE
+from adapters.persistence.tables import DATA_KEYS, PEOPLE, REFERENCES
 from application.ports.cipher import WrappedKey
 from application.ports.repositories import Page, PersonRepository
+from domain.enrolment import ReferenceId
 from domain.errors import PersonNotFound, VersionMismatch
 from domain.gallery import GalleryId
 from domain.person import Person, PersonId
@@ -45,11 +47,14 @@ class SqlPersonRepository(PersonRepository):
             insert(DATA_KEYS).values(workspace_id=key.workspace, person_id=person.id, id=key.id, wrapped=key.wrapped)
         )
 
-    async def get(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str) -> Person:
-        # Not FOR UPDATE: that would also make whoever adds a reference or an answer wait.
-        found = await self._connection.execute(
-            select(PEOPLE).where(is_person(workspace, gallery, person)).with_for_update(key_share=True)
-        )
+    async def get(
+        self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str, *, lock: bool = True
+    ) -> Person:
+        wanted = select(PEOPLE).where(is_person(workspace, gallery, person))
+        if lock:
+            # Not FOR UPDATE: that would also make whoever adds a reference or an answer wait.
+            wanted = wanted.with_for_update(key_share=True)
+        found = await self._connection.execute(wanted)
         row = found.one_or_none()
         if row is None:
             raise PersonNotFound("no such person in this gallery")
@@ -76,16 +81,37 @@ class SqlPersonRepository(PersonRepository):
                 raise VersionMismatch("the person was changed meanwhile")
             raise PersonNotFound("no such person in this gallery")
 
-    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> None:
+    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> Sequence[ReferenceId]:
+        # By ourselves and not by cascade, which does not say what went.
+        columns, going = REFERENCES.c, with_merged(workspace, person)
+        gone = await self._connection.execute(
+            delete(REFERENCES)
+            .where(
+                columns.workspace_id == workspace,
+                columns.gallery_id == gallery,
+                columns.person_id.in_(going) | columns.enrolled_for.in_(going),
+            )
+            .returning(columns.id)
+        )
+        references = sorted(ReferenceId(reference) for reference in gone.scalars())
         removed = await self._connection.execute(delete(PEOPLE).where(is_person(workspace, gallery, person)))
         if not removed.rowcount:
             raise PersonNotFound("no such person in this gallery")
+        return references
 
 
 def is_person(workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str) -> ColumnElement[bool]:
     """Say that a row is this person, by id or by `external_id`."""
     by = PEOPLE.c.external_id if isinstance(person, str) else PEOPLE.c.id
     return (PEOPLE.c.workspace_id == workspace) & (PEOPLE.c.gallery_id == gallery) & (by == person)
+
+
+def with_merged(workspace: WorkspaceId, person: PersonId) -> Select[UUID]:
+    """Select the ids of a person and of everybody merged into them, at whatever remove."""
+    this = select(PEOPLE.c.id).where(PEOPLE.c.workspace_id == workspace, PEOPLE.c.id == person)
+    found = this.cte("with_merged", recursive=True)
+    merged = select(PEOPLE.c.id).where(PEOPLE.c.workspace_id == workspace, PEOPLE.c.merged_into == found.c.id)
+    return select(found.union(merged).c.id)
 
 
 def _to_person(row: Row[Any]) -> Person:

@@ -1,9 +1,10 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import final
+from typing import Any, final
 
-from sqlalchemy import delete, exists, func, select, true, update
+from sqlalchemy import ARRAY, Row, Uuid, any_, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import CollectionAggregate
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import DATA_KEYS, RECONCILIATIONS, REFERENCES
@@ -32,12 +33,7 @@ class SqlReconciliationRepository(ReconciliationRepository):
     ) -> None:
         if not references:
             return
-        note = insert(RECONCILIATIONS).values(
-            [
-                {"workspace_id": workspace, "reference_id": reference, "space": space, "due_at": due}
-                for reference in sorted(set(references))  # one order, so that two bulk notes cannot lock in a circle
-            ]
-        )
+        note = insert(RECONCILIATIONS)
         await self._connection.execute(
             note.on_conflict_do_update(
                 constraint=RECONCILIATIONS.primary_key,
@@ -45,7 +41,11 @@ class SqlReconciliationRepository(ReconciliationRepository):
                     "due_at": func.least(RECONCILIATIONS.c.due_at, note.excluded.due_at),
                     "space": note.excluded.space,
                 },
-            )
+            ),
+            [
+                {"workspace_id": workspace, "reference_id": reference, "space": space, "due_at": due}
+                for reference in sorted(set(references))  # one order, so that two bulk notes cannot lock in a circle
+            ],
         )
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, ReferenceId]]:
@@ -58,53 +58,29 @@ class SqlReconciliationRepository(ReconciliationRepository):
         )
         return [(WorkspaceId(row.workspace_id), ReferenceId(row.reference_id)) for row in found]
 
-    async def lock(self, workspace: WorkspaceId, reference: ReferenceId) -> Pending | None:
-        notes, columns = RECONCILIATIONS.c, REFERENCES.c
-        this = (columns.workspace_id == workspace) & (columns.id == reference)
-        note = (
-            select(notes.attempts, notes.space)
-            .where(notes.workspace_id == workspace, notes.reference_id == reference)
-            .with_for_update(skip_locked=True)
-            .cte("note")
-        )
-        locked = (
-            select(columns.gallery_id, columns.person_id, columns.template, DATA_KEYS.c.id, DATA_KEYS.c.wrapped)
-            .join(
-                DATA_KEYS,
-                (DATA_KEYS.c.workspace_id == columns.workspace_id)
-                & (DATA_KEYS.c.person_id == columns.enrolled_for)
-                & (DATA_KEYS.c.id == columns.data_key_id),
-            )
-            .where(this)
-            .with_for_update(of=REFERENCES, key_share=True, skip_locked=True)
-            .cte("locked")
-        )
-        found = await self._connection.execute(
-            select(note, locked, exists().where(this).label("there")).outerjoin_from(note, locked, true())
-        )
-        row = found.one_or_none()
-        if row is None or (row.there and row.id is None):  # no note, or another process holds one of the two
-            return None
-        gone = row.id is None
-        return Pending(
-            attempts=row.attempts,
-            space=SpaceId(row.space),
-            gallery=None if gone else GalleryId(row.gallery_id),
-            person=None if gone else PersonId(row.person_id),
-            key=None if gone else WrappedKey(id=DataKeyId(row.id), workspace=workspace, wrapped=row.wrapped),
-            template=None if gone else row.template,
-        )
+    async def lock(
+        self, workspace: WorkspaceId, references: Sequence[ReferenceId]
+    ) -> Mapping[ReferenceId, Pending | None]:
+        # Two statements: what was committed before a note was locked must be seen when its reference is read, and a
+        # statement sees what was committed before it began.
+        notes = await self._lock_notes(workspace, references)
+        ours = [reference for reference, note in notes.items() if note.attempts is not None]
+        rows = await self._lock_references(workspace, ours) if ours else {}
+        pending: dict[ReferenceId, Pending | None] = dict.fromkeys(notes)
+        for reference in ours:
+            pending[reference] = _to_pending(workspace, notes[reference], rows.get(reference))
+        return pending
 
-    async def done(self, workspace: WorkspaceId, reference: ReferenceId) -> None:
+    async def done(self, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> None:
         notes, columns = RECONCILIATIONS.c, REFERENCES.c
         forgotten = (
             delete(RECONCILIATIONS)
-            .where(notes.workspace_id == workspace, notes.reference_id == reference)
+            .where(notes.workspace_id == workspace, notes.reference_id == _among(references))
             .cte("forgotten")
         )
         await self._connection.execute(
             update(REFERENCES)
-            .where(columns.workspace_id == workspace, columns.id == reference)
+            .where(columns.workspace_id == workspace, columns.id == _among(references), columns.searchable.is_(False))
             .values(searchable=True)
             .add_cte(forgotten)
         )
@@ -116,3 +92,70 @@ class SqlReconciliationRepository(ReconciliationRepository):
             .where(notes.workspace_id == workspace, notes.reference_id == reference)
             .values(attempts=notes.attempts + 1, due_at=due, error=error)
         )
+
+    async def _lock_notes(
+        self, workspace: WorkspaceId, references: Sequence[ReferenceId]
+    ) -> Mapping[ReferenceId, Row[Any]]:
+        """All notes; those that another transaction holds without a number of attempts."""
+        notes = RECONCILIATIONS.c
+        these = (notes.workspace_id == workspace) & (notes.reference_id == _among(references))
+        locked = (
+            select(notes.reference_id, notes.attempts, notes.space)
+            .where(these)
+            .with_for_update(skip_locked=True)
+            .cte("locked")
+        )
+        found = await self._connection.execute(
+            select(notes.reference_id, locked.c.attempts, locked.c.space)
+            .outerjoin_from(RECONCILIATIONS, locked, locked.c.reference_id == notes.reference_id)
+            .where(these)
+        )
+        return {ReferenceId(row.reference_id): row for row in found}
+
+    async def _lock_references(
+        self, workspace: WorkspaceId, references: Sequence[ReferenceId]
+    ) -> Mapping[ReferenceId, Row[Any]]:
+        """All that are there; those that another transaction holds without a key."""
+        columns = REFERENCES.c
+        these = (columns.workspace_id == workspace) & (columns.id == _among(references))
+        locked = (
+            select(columns.id, columns.gallery_id, columns.person_id, columns.template, DATA_KEYS.c.wrapped)
+            .add_columns(DATA_KEYS.c.id.label("key_id"))
+            .join(
+                DATA_KEYS,
+                (DATA_KEYS.c.workspace_id == columns.workspace_id)
+                & (DATA_KEYS.c.person_id == columns.enrolled_for)
+                & (DATA_KEYS.c.id == columns.data_key_id),
+            )
+            .where(these)
+            .with_for_update(of=REFERENCES, key_share=True, skip_locked=True)
+            .cte("locked")
+        )
+        read = [column for column in locked.c if column.name != "id"]
+        found = await self._connection.execute(
+            select(columns.id, *read).outerjoin_from(REFERENCES, locked, locked.c.id == columns.id).where(these)
+        )
+        return {ReferenceId(row.id): row for row in found}
+
+
+def _among(references: Sequence[ReferenceId]) -> CollectionAggregate[Any]:
+    # One parameter, whatever their number: PostgreSQL takes 32,767.
+    return any_(literal(list(references), ARRAY(Uuid)))
+
+
+def _to_pending(workspace: WorkspaceId, note: Row[Any], row: Row[Any] | None) -> Pending | None:
+    if row is None:
+        key = gallery = person = template = None
+    elif row.key_id is None:
+        return None
+    else:
+        key = WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped)
+        gallery, person, template = GalleryId(row.gallery_id), PersonId(row.person_id), row.template
+    return Pending(
+        attempts=note.attempts,
+        space=SpaceId(note.space),
+        gallery=gallery,
+        person=person,
+        key=key,
+        template=template,
+    )

@@ -6,6 +6,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import page, stretch
+from adapters.persistence.person_repository import with_merged
 from adapters.persistence.tables import DATA_KEYS, REFERENCES
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.repositories import NewReference, Page, ReferenceRepository
@@ -92,7 +93,7 @@ class SqlReferenceRepository(ReferenceRepository):
             .returning(REFERENCES.c.id)
         )
         if back:
-            moving = moving.where(REFERENCES.c.enrolled_for == target)
+            moving = moving.where(REFERENCES.c.enrolled_for.in_(with_merged(workspace, target)))
         moved = await self._connection.execute(moving)
         return sorted(ReferenceId(reference) for reference in moved.scalars())
 

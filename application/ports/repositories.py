@@ -5,7 +5,7 @@ Each raises `PortUnavailable` where the database is gone.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -78,8 +78,13 @@ class PersonRepository(Protocol):
         """Keep a new one with the data key of their references. Raises `ExternalIdTaken` and `GalleryNotFound`."""
 
     @abstractmethod
-    async def get(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str) -> Person:
-        """Return them by id or by `external_id`, locked until the transaction ends. Raises `PersonNotFound`."""
+    async def get(
+        self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str, *, lock: bool = True
+    ) -> Person:
+        """Return them by id or by `external_id`. Raises `PersonNotFound`.
+
+        Locked until the transaction ends; without `lock` it neither waits for a writer nor stands in one's way.
+        """
 
     @abstractmethod
     async def page(
@@ -95,11 +100,12 @@ class PersonRepository(Protocol):
         """
 
     @abstractmethod
-    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> None:
+    async def remove(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> Sequence[ReferenceId]:
         """Remove them with references, keys and remembered answers, people merged into them too.
 
-        What the index and the blob store must forget is noted in `ReconciliationRepository` by the caller,
-        before. Raises `PersonNotFound`.
+        Returns every reference that went, by id: those they have, and those sealed with one of their keys,
+        whoever has them. In the same transaction the caller notes in `ReconciliationRepository` that the
+        index and the blob store must forget them. Raises `PersonNotFound`.
         """
 
 
@@ -147,8 +153,9 @@ class ReferenceRepository(Protocol):
     ) -> Sequence[ReferenceId]:
         """Give the references of `source` to `target` and return their ids.
 
-        With `back`, only those that were enrolled for `target` to begin with: the undoing of a merge.
-        No ciphertext moves: references stay sealed with the key they were enrolled under.
+        With `back`, only those that were enrolled for `target` or for anybody merged into them, at
+        whatever remove: the undoing of a merge. No ciphertext moves: references stay sealed with the key
+        they were enrolled under.
         """
 
 
@@ -166,15 +173,18 @@ class ReconciliationRepository(Protocol):
         """Return what is due, oldest first, of all workspaces: for the sweep alone."""
 
     @abstractmethod
-    async def lock(self, workspace: WorkspaceId, reference: ReferenceId) -> "Pending | None":
-        """Lock the note and the reference until the transaction ends, and read both again.
+    async def lock(
+        self, workspace: WorkspaceId, references: Sequence[ReferenceId]
+    ) -> "Mapping[ReferenceId, Pending | None]":
+        """Lock notes and references until the transaction ends, and read both again; waits for nobody.
 
-        None where there is no note, or another process holds it.
+        A reference without a note is not among the answers. None where there is one, but another
+        transaction holds it or the reference.
         """
 
     @abstractmethod
-    async def done(self, workspace: WorkspaceId, reference: ReferenceId) -> None:
-        """Forget the note, and mark the reference, if it is still there, searchable."""
+    async def done(self, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> None:
+        """Forget the notes, and mark the references that are still there searchable."""
 
     @abstractmethod
     async def postpone(self, workspace: WorkspaceId, reference: ReferenceId, *, due: datetime, error: str) -> None:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from application.use_cases.galleries.get_gallery import GetGallery
 from application.use_cases.galleries.list_galleries import ListGalleries
-from application.use_cases.upkeep.rebuild_index import RebuildIndex
+from application.use_cases.upkeep.mend_index import MendIndex
+from application.use_cases.upkeep.rebuild_index import RebuildIndex, Rebuilt
 from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
 from domain.gallery import Gallery
 from domain.workspace import WorkspaceId
@@ -41,29 +42,34 @@ def index() -> None:
     """
 
 
-@index.command()
+@index.command(epilog="Exit status: 0 where all were written, 1 where some wait to be tried again by the service.")
 @options.gallery
 @_every
 @options.workspace
 @options.as_json
-def rebuild(*, gallery: str, every: bool, workspace: str, as_json: bool) -> None:
+@click.pass_context
+def rebuild(context: click.Context, *, gallery: str, every: bool, workspace: str, as_json: bool) -> None:
     """Write a gallery's index anew from the record.
 
-    Decisions are the same before and after. The service may run meanwhile; until it is done, its searches find
-    only what is there already.
+    Decisions are the same before, after and meanwhile: the service may run, and nothing that the record has is taken
+    away. What only the index has is removed.
     """
     done = run(_rebuild, workspace, gallery, every=every)
     if as_json:
-        print_json([{"gallery": name, "references": count} for name, count in done])
-        return
-    for name, count in done:
-        results.print(f"{name}: {count:,} references written", markup=False)
+        print_json([{"gallery": name, "references": rebuilt.references} for name, rebuilt in done])
+    for name, rebuilt in done:
+        if not as_json:
+            results.print(f"{name}: {rebuilt.references:,} references written", markup=False)
+        if rebuilt.waiting:
+            console.print(f"{name}: {rebuilt.waiting:,} wait, and are tried again by the service", markup=False)
+    if any(rebuilt.waiting for _, rebuilt in done):
+        context.exit(FAILED)
 
 
 @index.command(epilog="Exit status: 0 where they agree (with --repair: afterwards), 1 where they do not.")
 @options.gallery
 @_every
-@click.option("--repair", is_flag=True, help="Rebuild the galleries that differ, and check them again.")
+@click.option("--repair", is_flag=True, help="Bring in line what differs, and check again.")
 @options.workspace
 @options.as_json
 @click.pass_context
@@ -83,7 +89,7 @@ def verify(context: click.Context, *, gallery: str, every: bool, repair: bool, w
         context.exit(FAILED)
 
 
-async def _rebuild(workspace: str, gallery: str, *, every: bool) -> list[tuple[str, int]]:
+async def _rebuild(workspace: str, gallery: str, *, every: bool) -> list[tuple[str, Rebuilt]]:
     async with session() as container:
         place = await workspace_named(container, workspace)
         return [
@@ -92,15 +98,15 @@ async def _rebuild(workspace: str, gallery: str, *, every: bool) -> list[tuple[s
         ]
 
 
-async def _rebuild_one(container: AsyncContainer, workspace: WorkspaceId, gallery: Gallery) -> int:
+async def _rebuild_one(container: AsyncContainer, workspace: WorkspaceId, gallery: Gallery) -> Rebuilt:
     state = await (await container.get(GetGallery))(workspace=workspace, gallery=gallery.id)
-    rebuild_index = await container.get(RebuildIndex)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(escape(gallery.name), total=state.capacity.references)
-        return await rebuild_index(
-            workspace=workspace, gallery=gallery.id, counted=lambda done: bar.update(task, completed=done)
-        )
+        async with container(scope=Scope.REQUEST) as unit:
+            return await (await unit.get(RebuildIndex))(
+                workspace=workspace, gallery=gallery.id, counted=lambda done: bar.update(task, completed=done)
+            )
 
 
 async def _verify(workspace: str, gallery: str, *, every: bool, repair: bool) -> list[_Checked]:
@@ -114,7 +120,12 @@ async def _verify(workspace: str, gallery: str, *, every: bool, repair: bool) ->
             mends = repair and not report.agrees
             if mends:
                 _print(_Checked(gallery=one.name, report=report, repaired=False), remark=True)
-                await _rebuild_one(container, place, one)
+                async with container(scope=Scope.REQUEST) as unit:
+                    await (await unit.get(MendIndex))(
+                        workspace=place,
+                        gallery=one.id,
+                        references=[*report.missing, *report.superfluous, *report.different],
+                    )
                 report = await verify_index(workspace=place, gallery=one.id)
             checked.append(_Checked(gallery=one.name, report=report, repaired=mends))
         return checked
@@ -141,7 +152,7 @@ def _print(checked: _Checked, *, remark: bool = False) -> None:
     report, to = checked.report, console if remark else results
     name = f"[bold]{escape(checked.gallery)}[/]"
     if report.agrees:
-        mended = ", after a rebuild" if checked.repaired else ""
+        mended = ", after a repair" if checked.repaired else ""
         to.print(f"{name}: index and record agree on {report.references:,} references{mended}")
         return
     table = Table("reference", "what differs", title=f"{name}: index and record differ", title_justify="left")

@@ -34,6 +34,7 @@ from application.use_cases.references.get_reference import GetReference
 from application.use_cases.references.list_references import ListReferences
 from application.use_cases.references.read_image import ReadImage
 from application.use_cases.references.reconcile import Reconcile
+from application.use_cases.upkeep.mend_index import MendIndex
 from application.use_cases.upkeep.rebuild_index import RebuildIndex
 from application.use_cases.upkeep.repair import Repair
 from application.use_cases.upkeep.verify_index import VerifyIndex
@@ -50,7 +51,6 @@ class UseCaseProvider(Provider):
         GetGallery,
         SearchFaces,
         VerifyFace,
-        RebuildIndex,
         VerifyIndex,
         Evaluate,
         Calibrate,
@@ -76,6 +76,8 @@ class UseCaseProvider(Provider):
         GetReference,
         ReadImage,
         DeleteReference,
+        MendIndex,
+        RebuildIndex,
         Repair,
         scope=Scope.REQUEST,
     )

@@ -138,7 +138,8 @@ def _filled(bench: Bench) -> Crowd:
                 galleries[size], references = await _enrolled(container, workspace, name, vectors[:size], space)
                 enrolled = loop.time()
                 bench.tell(f"indexing {size:,} people")
-                await (await container.get(RebuildIndex))(workspace=workspace, gallery=galleries[size])
+                async with container(scope=Lifetime.REQUEST) as unit:
+                    await (await unit.get(RebuildIndex))(workspace=workspace, gallery=galleries[size])
                 written = loop.time()
                 for one in await container.get(list[Upkeep]):
                     await one.tidy()

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ class StoppableVectorIndex(VectorIndex, Ping):
     def __init__(self, space: EmbeddingSpace) -> None:
         self._index: Final = MemoryVectorIndex(space)
         self.down = False
+        self.before_upsert: Callable[[], Awaitable[None]] | None = None
+        """What happens elsewhere before something is written."""
 
     @property
     def name(self) -> str:
@@ -56,6 +58,8 @@ class StoppableVectorIndex(VectorIndex, Ping):
 
     async def upsert(self, entries: Sequence[Entry]) -> None:
         self._require_up()
+        if self.before_upsert is not None:
+            await self.before_upsert()
         await self._index.upsert(entries)
 
     async def remove(self, references: Sequence[ReferenceId]) -> None:
@@ -83,6 +87,8 @@ class StoppableBlobStore(BlobStore, Ping):
         self._store: Final = MemoryBlobStore()
         self.puts_left: int | None = None
         """Writes that still succeed; None: all."""
+        self.after_put: Callable[[], Awaitable[None]] | None = None
+        """What happens elsewhere when something was put."""
 
     @property
     def name(self) -> str:
@@ -98,6 +104,8 @@ class StoppableBlobStore(BlobStore, Ping):
                 raise PortUnavailable("blob_store", "it cannot be reached")
             self.puts_left -= 1
         await self._store.put(key, content)
+        if self.after_put is not None:
+            await self.after_put()
 
     async def get(self, key: BlobKey) -> bytes | None:
         await self.ping()
@@ -117,11 +125,11 @@ class StandIns(Provider):
 
     scope = Scope.APP
 
-    def __init__(self, embedder: FaceEmbedder) -> None:
+    def __init__(self, embedder: FaceEmbedder, blobs: StoppableBlobStore | None = None) -> None:
         super().__init__()
         self.embedder: Final = embedder
         self.index: Final = StoppableVectorIndex(embedder.space)
-        self.blobs: Final = StoppableBlobStore()
+        self.blobs: Final = blobs or StoppableBlobStore()
 
     @provide(override=True)
     def its_embedder(self) -> FaceEmbedder:

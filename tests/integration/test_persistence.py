@@ -25,7 +25,7 @@ from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.system.id_generator import UuidV7Generator
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.errors import PortRejected
-from application.ports.repositories import Answer, NewReference
+from application.ports.repositories import Answer, NewReference, Pending
 from domain.credential import ApiKey, ApiKeyId, Scope
 from domain.embedding import SpaceId
 from domain.enrolment import Reference, ReferenceId
@@ -190,6 +190,11 @@ def a_reference(person: Person, key: WrappedKey) -> NewReference:
 
 def an_answer(workspace: WorkspaceId, body: bytes = b"sealed") -> Answer:
     return Answer(fingerprint=b"f" * 32, key=a_key(workspace), body=body)
+
+
+async def locked(unit: Unit, workspace: WorkspaceId, reference: ReferenceId) -> Pending | None:
+    """What the record says of a reference that is noted, None where another transaction holds it."""
+    return (await unit.notes.lock(workspace, [reference]))[reference]
 
 
 async def until_somebody_waits(database: Database) -> None:
@@ -416,6 +421,16 @@ class TestPeople:
             await one.transaction.commit()
             assert await getting == changed
 
+    async def test_a_person_is_read_without_a_lock_beside_one_who_holds_it(
+        self, begin: Begin, unit: Unit, person: Person
+    ) -> None:
+        async with begin() as holder:
+            this = person.workspace, person.gallery, person.id
+            await holder.people.get(*this)
+            await holder.people.save(replace(person, metadata={}, version=2))
+            async with asyncio.timeout(5.0):
+                assert await unit.people.get(*this, lock=False) == person
+
     async def test_saving_replaces_what_can_be_changed(self, begin: Begin, unit: Unit, person: Person) -> None:
         gallery = await unit.galleries.get(person.workspace, person.gallery)
         target = await kept_person(begin, gallery)
@@ -456,20 +471,30 @@ class TestPeople:
         bystander = await kept_person(begin, gallery)
         merged = await kept_person(begin, gallery)
         merged_before = await kept_person(begin, gallery)
+        theirs: dict[PersonId, list[ReferenceId]] = {}
         for somebody in (person, bystander, merged, merged_before):
-            await kept_references(begin, somebody, 2)
+            theirs[somebody.id] = [new.reference.id for new in await kept_references(begin, somebody, 2)]
             await unit.answers.keep(
                 gallery.workspace, str(somebody.id), an_answer(gallery.workspace), person=somebody.id, expires_at=NOW
             )
         for source, target in ((merged_before, merged), (merged, person)):
             await unit.references.move(gallery.workspace, gallery.id, source=source.id, target=target.id, back=False)
             await unit.people.save(replace(source, merged_into=target.id, version=2))
-        await unit.people.remove(gallery.workspace, gallery.id, person.id)
+        gone = await unit.people.remove(gallery.workspace, gallery.id, person.id)
+        assert gone == sorted(theirs[person.id] + theirs[merged.id] + theirs[merged_before.id])
         await unit.transaction.commit()
         assert await rows(database) == {"people": 1, "data_keys": 1, "references": 2, "answers": 1}
         assert (await unit.references.page(gallery.workspace, gallery.id, limit=9, after=None)).items[
             0
         ].person == bystander.id
+
+    async def test_a_reference_that_another_has_goes_with_the_key_that_opens_it(
+        self, begin: Begin, unit: Unit, gallery: Gallery, person: Person
+    ) -> None:
+        other = await kept_person(begin, gallery)
+        [moved] = await kept_references(begin, other, 1)
+        await unit.references.move(gallery.workspace, gallery.id, source=other.id, target=person.id, back=False)
+        assert await unit.people.remove(gallery.workspace, gallery.id, other.id) == [moved.reference.id]
 
     async def test_nobody_is_removed_twice(self, unit: Unit, person: Person) -> None:
         await unit.people.remove(person.workspace, person.gallery, person.id)
@@ -562,6 +587,19 @@ class TestReferences:
         assert await unit.references.move(*where, source=person.id, target=other.id, back=True) == []
         assert await unit.references.move(*where, source=person.id, target=third.id, back=True) == thirds
 
+    async def test_who_was_merged_into_somebody_goes_back_with_them(
+        self, begin: Begin, unit: Unit, gallery: Gallery, person: Person
+    ) -> None:
+        other, third, fourth = [await kept_person(begin, gallery) for _ in range(3)]
+        where = gallery.workspace, gallery.id
+        brought = []
+        for source, target in ((fourth, third), (third, other), (other, person)):
+            brought += [new.reference.id for new in await kept_references(begin, source, 1)]
+            await unit.references.move(*where, source=source.id, target=target.id, back=False)
+            await unit.people.save(replace(source, merged_into=target.id, version=2))
+        await kept_references(begin, person, 1)
+        assert await unit.references.move(*where, source=person.id, target=other.id, back=True) == brought
+
     async def test_references_stay_sealed_with_the_key_they_were_enrolled_under(
         self, begin: Begin, unit: Unit, gallery: Gallery, person: Person
     ) -> None:
@@ -569,7 +607,7 @@ class TestReferences:
         [new] = await kept_references(begin, other, 1)
         await unit.references.move(gallery.workspace, gallery.id, source=other.id, target=person.id, back=False)
         await unit.notes.note(gallery.workspace, [new.reference.id], space=SPACE, due=NOW)
-        pending = await unit.notes.lock(gallery.workspace, new.reference.id)
+        pending = await locked(unit, gallery.workspace, new.reference.id)
         assert pending is not None
         assert (pending.person, pending.key, pending.template) == (person.id, new.key, new.template)
 
@@ -578,7 +616,7 @@ class TestReconciliations:
     async def test_a_note_is_locked_and_read_with_its_reference(self, begin: Begin, unit: Unit, person: Person) -> None:
         [new] = await kept_references(begin, person, 1)
         await unit.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
-        pending = await unit.notes.lock(person.workspace, new.reference.id)
+        pending = await locked(unit, person.workspace, new.reference.id)
         assert pending is not None
         assert (pending.attempts, pending.space) == (0, SPACE)
         assert (pending.gallery, pending.person) == (person.gallery, person.id)
@@ -588,11 +626,11 @@ class TestReconciliations:
         [new] = await kept_references(begin, person, 1)
         await unit.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
         await unit.people.remove(person.workspace, person.gallery, person.id)
-        pending = await unit.notes.lock(person.workspace, new.reference.id)
+        pending = await locked(unit, person.workspace, new.reference.id)
         assert pending is not None
         assert (pending.gallery, pending.person, pending.key, pending.template) == (None, None, None, None)
-        await unit.notes.done(person.workspace, new.reference.id)
-        assert await unit.notes.lock(person.workspace, new.reference.id) is None
+        await unit.notes.done(person.workspace, [new.reference.id])
+        assert await unit.notes.lock(person.workspace, [new.reference.id]) == {}
 
     async def test_nothing_is_noted_without_a_word(self, unit: Unit, workspace: WorkspaceId) -> None:
         await unit.notes.note(workspace, [], space=SPACE, due=NOW)
@@ -623,7 +661,7 @@ class TestReconciliations:
         one, other = await kept_references(begin, person, 2)
         ids = [one.reference.id, other.reference.id]
         await unit.notes.note(person.workspace, ids, space=SPACE, due=NOW)
-        await unit.notes.done(person.workspace, ids[0])
+        await unit.notes.done(person.workspace, [ids[0]])
         assert await unit.notes.due(NOW, limit=10) == [(person.workspace, ids[1])]
         page = await unit.references.page(person.workspace, person.gallery, limit=10, after=None)
         assert [reference.searchable for reference in page.items] == [True, False]
@@ -633,7 +671,7 @@ class TestReconciliations:
         await unit.notes.note(workspace, [reference], space=SPACE, due=NOW)
         for attempt in (1, 2):
             await unit.notes.postpone(workspace, reference, due=NOW + timedelta(hours=attempt), error="down")
-            pending = await unit.notes.lock(workspace, reference)
+            pending = await locked(unit, workspace, reference)
             assert pending is not None
             assert pending.attempts == attempt
         assert await unit.notes.due(NOW + timedelta(hours=1), limit=10) == []
@@ -644,8 +682,8 @@ class TestReconciliations:
     ) -> None:
         [new] = await kept_references(begin, person, 1)
         await unit.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
-        assert await unit.notes.lock(stranger, new.reference.id) is None
-        await unit.notes.done(stranger, new.reference.id)
+        assert await unit.notes.lock(stranger, [new.reference.id]) == {}
+        await unit.notes.done(stranger, [new.reference.id])
         await unit.notes.postpone(stranger, new.reference.id, due=NOW + timedelta(1), error="theirs")
         assert await unit.notes.due(NOW, limit=10) == [(person.workspace, new.reference.id)]
         page = await unit.references.page(person.workspace, person.gallery, limit=10, after=None)
@@ -656,9 +694,33 @@ class TestReconciliations:
         await unit.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
         await unit.transaction.commit()
         async with begin() as other:
-            assert await other.notes.lock(person.workspace, new.reference.id) is not None
-            assert await unit.notes.lock(person.workspace, new.reference.id) is None
-        assert await unit.notes.lock(person.workspace, new.reference.id) is not None
+            assert await locked(other, person.workspace, new.reference.id) is not None
+            assert await locked(unit, person.workspace, new.reference.id) is None
+        assert await locked(unit, person.workspace, new.reference.id) is not None
+
+    async def test_what_is_held_is_told_apart_from_what_is_not_noted(
+        self, begin: Begin, unit: Unit, person: Person
+    ) -> None:
+        ids = [new.reference.id for new in await kept_references(begin, person, 4)]
+        noted, note_held, reference_held, _not_noted = ids
+        await unit.notes.note(person.workspace, [noted, note_held, reference_held], space=SPACE, due=NOW)
+        await unit.transaction.commit()
+        async with begin() as sweep, begin() as request:
+            await sweep.notes.lock(person.workspace, [note_held])
+            await request.references.remove(person.workspace, person.gallery, reference_held)
+            found = await unit.notes.lock(person.workspace, ids)
+        assert {reference: pending is None for reference, pending in found.items()} == {
+            noted: False,
+            note_held: True,
+            reference_held: True,
+        }
+
+    async def test_as_many_notes_as_a_statement_has_no_parameters_for(self, unit: Unit, workspace: WorkspaceId) -> None:
+        references = [ReferenceId(IDS.new()) for _ in range(33_000)]
+        await unit.notes.note(workspace, references, space=SPACE, due=NOW)
+        assert len(await unit.notes.lock(workspace, references)) == len(references)
+        await unit.notes.done(workspace, references)
+        assert await unit.notes.due(NOW, limit=1) == []
 
     async def test_a_locked_reference_is_removed_after_the_lock_ends(
         self, begin: Begin, database: Database, person: Person
@@ -667,12 +729,12 @@ class TestReconciliations:
         async with begin() as sweep, begin() as request:
             await sweep.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
             await sweep.transaction.commit()
-            assert await sweep.notes.lock(person.workspace, new.reference.id) is not None
+            assert await locked(sweep, person.workspace, new.reference.id) is not None
             removing = asyncio.create_task(
                 request.references.remove(person.workspace, person.gallery, new.reference.id)
             )
             await until_somebody_waits(database)
-            await sweep.notes.done(person.workspace, new.reference.id)
+            await sweep.notes.done(person.workspace, [new.reference.id])
             await sweep.transaction.commit()
             assert (await removing).searchable
 
@@ -686,15 +748,15 @@ class TestReconciliations:
             if order == "note first":
                 await request.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
                 await request.people.remove(person.workspace, person.gallery, person.id)
-                assert await sweep.notes.lock(*this) is None
+                assert await locked(sweep, *this) is None
             else:
                 await request.references.remove(person.workspace, person.gallery, new.reference.id)
-                assert await sweep.notes.lock(*this) is None
+                assert await locked(sweep, *this) is None
                 await sweep.transaction.rollback()
                 await request.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
             await request.transaction.commit()
             await sweep.transaction.rollback()
-            pending = await sweep.notes.lock(*this)
+            pending = await locked(sweep, *this)
             assert pending is not None
             assert pending.template is None
 

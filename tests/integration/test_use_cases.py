@@ -1,15 +1,27 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
+import numpy as np
 import pytest
 from dishka import AsyncContainer, Scope, provide
+from sqlalchemy import text, update
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
+from adapters.persistence.connection import SqlConnection
+from adapters.persistence.tables import REFERENCES
+from application.ports.cipher import Cipher
+from application.ports.repositories import (
+    GalleryRepository,
+    PersonRepository,
+    ReconciliationRepository,
+    ReferenceRepository,
+)
 from application.ports.vector_index import Entry
 from application.use_cases.galleries.create_gallery import CreateGallery
 from application.use_cases.galleries.update_gallery import UpdateGallery
@@ -25,10 +37,16 @@ from application.use_cases.references.delete_reference import DeleteReference
 from application.use_cases.references.enrol_batch import EnrolBatch, EnrolmentItem
 from application.use_cases.references.enrol_references import Enrolled, EnrolReferences, SentImage
 from application.use_cases.references.list_references import ListReferences
-from application.use_cases.upkeep.rebuild_index import RebuildIndex
+from application.use_cases.references.places import template_place
+from application.use_cases.references.read_image import ReadImage
+from application.use_cases.references.reconcile import Reconcile
+from application.use_cases.upkeep.mend_index import MendIndex
+from application.use_cases.upkeep.rebuild_index import RebuildIndex, Rebuilt
 from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
 from domain.calibration import Calibration, CalibrationPoint, Evidence
 from domain.decision import Outcome
+from domain.embedding import Embedding
+from domain.enrolment import ReferenceId
 from domain.errors import (
     ExternalIdTaken,
     FaceNotFound,
@@ -121,6 +139,32 @@ class Core:
     async def references(self) -> list[Any]:
         return list((await self.do(ListReferences, limit=100, after=None)).items)
 
+    async def reconcile(self, *references: ReferenceId) -> frozenset[ReferenceId]:
+        async with self.ready(Reconcile) as reconcile:
+            return await reconcile(workspace=self.workspace, references=references)
+
+    async def due(self, **later: float) -> list[ReferenceId]:
+        async with self.ready(ReconciliationRepository) as notes:
+            return [reference for _, reference in await notes.due(datetime.now(UTC) + timedelta(**later), limit=100)]
+
+    async def images(self) -> list[str]:
+        return [key async for key in self.backends.blobs.keys("")]
+
+    async def execute(self, statement: str) -> None:
+        async with self.ready(SqlConnection) as connection:
+            await connection.execute(text(statement))
+            await connection.commit()
+
+    async def reseal(self, reference: ReferenceId, template: bytes) -> None:
+        async with self.ready(SqlConnection) as connection:
+            await connection.execute(update(REFERENCES).where(REFERENCES.c.id == reference).values(template=template))
+            await connection.commit()
+
+    async def somebody_waits(self) -> bool:
+        waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        async with self.ready(SqlConnection) as connection:
+            return bool((await connection.execute(text(waiting))).all())
+
 
 @pytest.fixture
 async def core(database_url: str, tmp_path: Path) -> AsyncIterator[Core]:
@@ -212,7 +256,7 @@ class TestRaces:
             assert await core.people() == await core.references() == []
             assert await core.found(ADA) == []
             assert (await core.agreement()).agrees
-            assert [key async for key in core.backends.blobs.keys("")] == []
+            assert await core.images() == []
 
     async def test_two_people_merged_into_each_other_at_once_end_as_one(self, core: Core) -> None:
         for turn in range(5):
@@ -258,7 +302,7 @@ class TestRaces:
 
 
 class TestMerging:
-    async def test_a_merge_of_a_merge_is_undone_step_by_step(self, core: Core) -> None:
+    async def test_nobody_is_merged_twice(self, core: Core) -> None:
         ada, ben, eve = [(await core.enrol(picture)).person for picture in (ADA, BEN, EVE)]
         await core.do(MergePeople, source=ben.id, target=ada.id)
         with pytest.raises(PersonMerged):
@@ -267,6 +311,22 @@ class TestMerging:
         assert [await core.found(picture) for picture in (ADA, BEN, EVE)] == [[ada.id], [ben.id], [eve.id]]
         assert (await core.do(GetPerson, person=ben.id)).merged_into is None
 
+    async def test_a_merge_of_a_merge_is_undone_step_by_step(self, core: Core) -> None:
+        ada, ben, eve = [(await core.enrol(picture)).person for picture in (ADA, BEN, EVE)]
+        await core.do(MergePeople, source=ada.id, target=ben.id)
+        await core.do(MergePeople, source=ben.id, target=eve.id)
+        with pytest.raises(PersonMerged):  # her faces are not there to be given back
+            await core.do(UnmergePeople, source=ada.id, target=ben.id)
+        assert [await core.found(picture) for picture in (ADA, BEN, EVE)] == [[eve.id]] * 3
+        await core.do(UnmergePeople, source=ben.id, target=eve.id)
+        assert [await core.found(picture) for picture in (ADA, BEN, EVE)] == [[ben.id], [ben.id], [eve.id]]
+        await core.do(UnmergePeople, source=ada.id, target=ben.id)
+        assert [await core.found(picture) for picture in (ADA, BEN, EVE)] == [[ada.id], [ben.id], [eve.id]]
+        await core.do(DeletePerson, person=ada.id)
+        assert [await core.found(picture) for picture in (ADA, BEN, EVE)] == [[], [ben.id], [eve.id]]
+        assert len(await core.images()) == 2
+        assert (await core.agreement()).agrees
+
     async def test_faces_of_three_people_follow_two_merges(self, core: Core) -> None:
         ada, ben, eve = [(await core.enrol(picture)).person for picture in (ADA, BEN, EVE)]
         await core.do(MergePeople, source=ben.id, target=ada.id)
@@ -274,7 +334,7 @@ class TestMerging:
         assert [await core.found(picture) for picture in (ADA, BEN, EVE)] == [[eve.id]] * 3
         await core.do(DeletePerson, person=eve.id)
         assert await core.references() == []
-        assert [key async for key in core.backends.blobs.keys("")] == []
+        assert await core.images() == []
         assert (await core.agreement()).agrees
 
 
@@ -307,6 +367,172 @@ class TestIndex:
         before = [await core.found(picture) for picture in pictures]
         await core.backends.index.clear((await core.references())[0].gallery)
         assert await core.found(pictures[0]) == []
-        assert await core.do(RebuildIndex) == 20
+        assert await core.do(RebuildIndex) == Rebuilt(references=20, waiting=0)
         assert [await core.found(picture) for picture in pictures] == before
         assert (await core.agreement()).agrees
+
+    async def test_searches_find_everybody_while_an_index_is_rebuilt(self, core: Core) -> None:
+        ada = (await core.enrol(ADA)).person
+        found: list[list[PersonId]] = []
+
+        async def search() -> None:
+            found.append(await core.found(ADA))
+
+        core.backends.index.before_upsert = search
+        await core.do(RebuildIndex)
+        assert found == [[ada.id]]
+
+    async def test_a_rebuild_brings_back_nobody_who_is_deleted_meanwhile(self, core: Core) -> None:
+        ada = (await core.enrol(ADA)).person
+        deletions: list[asyncio.Task[None]] = []
+
+        async def delete() -> None:
+            deletions.append(asyncio.create_task(core.do(DeletePerson, person=ada.id)))
+            async with asyncio.timeout(10.0):
+                while not (deletions[0].done() or await core.somebody_waits()):  # noqa: ASYNC110 - it is in PostgreSQL
+                    await asyncio.sleep(0.01)
+
+        core.backends.index.before_upsert = delete
+        await core.do(RebuildIndex)
+        await asyncio.gather(*deletions)
+        assert (await core.agreement()) == IndexReport(references=0, missing=(), superfluous=(), different=())
+
+    @pytest.mark.parametrize("way", ["rebuilt", "mended"])
+    async def test_what_differs_is_put_right(self, core: Core, way: str) -> None:
+        index = core.backends.index
+        ada, ben, eve = [(await core.enrol(picture)).accepted[0] for picture in (ADA, BEN, EVE)]
+        entries = {entry.reference: entry async for entry in index.entries(ada.gallery)}
+        await core.do(DeletePerson, person=eve.person)
+        await index.remove([ada.id])
+        await index.upsert([replace(entries[ben.id], person=ada.person), entries[eve.id]])
+        report = await core.agreement()
+        assert (report.missing, report.superfluous, report.different) == ((ada.id,), (eve.id,), (ben.id,))
+        if way == "rebuilt":
+            assert await core.do(RebuildIndex) == Rebuilt(references=2, waiting=0)
+        else:
+            differing = [*report.missing, *report.superfluous, *report.different]
+            assert await core.do(MendIndex, references=differing) == 0
+        assert (await core.agreement()).agrees
+        assert await core.due() == []
+
+    async def test_a_rebuild_counts_what_could_not_be_written_and_leaves_it_noted(self, core: Core) -> None:
+        ada, _ = [(await core.enrol(picture)).accepted[0] for picture in (ADA, BEN)]
+        await core.reseal(ada.id, b"damaged")
+        assert await core.do(RebuildIndex) == Rebuilt(references=1, waiting=1)
+        assert await core.due(minutes=1) == [ada.id]
+
+    async def test_deleted_people_in_the_index_do_not_crowd_out_the_living(self, core: Core) -> None:
+        index = core.backends.index
+        ada = (await core.enrol(ADA)).accepted[0]
+        [entry] = [entry async for entry in index.entries(ada.gallery)]
+        # As near as she is, and before her: ties go by the id.
+        gone = [replace(entry, reference=ReferenceId(UUID(int=n)), person=PersonId(UUID(int=n))) for n in range(50)]
+        await index.upsert(gone)
+        assert await core.found(ADA) == [ada.person]
+
+    async def test_deleted_references_in_the_index_do_not_crowd_out_those_that_are_left(self, core: Core) -> None:
+        index = core.backends.index
+        ada = (await core.enrol(ADA)).accepted[0]
+        [entry] = [entry async for entry in index.entries(ada.gallery)]
+        await index.upsert([replace(entry, reference=ReferenceId(UUID(int=number))) for number in range(50)])
+        assert await core.found(ADA) == [ada.person]
+
+
+class TestReconciling:
+    async def test_a_reference_that_does_not_open_holds_up_no_other(self, core: Core) -> None:
+        core.backends.index.down = True
+        ada, ben = [(await core.enrol(picture)).accepted[0] for picture in (ADA, BEN)]
+        core.backends.index.down = False
+        await core.reseal(ada.id, b"damaged")
+        assert await core.reconcile(ada.id, ben.id) == {ada.id}
+        assert await core.found(BEN) == [ben.person]
+        assert await core.due() == []
+        assert await core.due(minutes=1) == [ada.id]
+
+    async def test_a_reference_that_the_index_refuses_holds_up_no_other(self, core: Core) -> None:
+        core.backends.index.down = True
+        ada, ben = [(await core.enrol(picture)).accepted[0] for picture in (ADA, BEN)]
+        core.backends.index.down = False
+        short = Embedding(np.array([1.0, 0.0]), ada.space).to_bytes()
+        async with core.container(scope=Scope.REQUEST) as unit:
+            key = await (await unit.get(ReferenceRepository)).key_of(core.workspace, ada.person)
+            sealed = (await unit.get(Cipher)).seal(short, key=key, place=template_place(core.workspace, ada.id))
+        await core.reseal(ada.id, sealed)
+        assert await core.reconcile(ada.id, ben.id) == {ada.id}
+        assert await core.found(BEN) == [ben.person]
+
+    async def test_a_reference_that_failed_a_thousand_times_is_tried_again(self, core: Core) -> None:
+        core.backends.index.down = True
+        ada = (await core.enrol(ADA)).accepted[0]
+        await core.execute("UPDATE reconciliations SET attempts = 1000")
+        assert await core.reconcile(ada.id) == {ada.id}
+        assert await core.due(minutes=4) == []
+        assert await core.due(minutes=5) == [ada.id]
+        core.backends.index.down = False
+        assert await core.reconcile(ada.id) == frozenset()
+
+    async def test_a_reference_that_another_process_reconciles_is_not_said_to_be_in_line(self, core: Core) -> None:
+        core.backends.index.down = True
+        ada = (await core.enrol(ADA)).accepted[0]
+        core.backends.index.down = False
+        async with core.ready(ReconciliationRepository) as other:
+            await other.lock(core.workspace, [ada.id])
+            assert await core.reconcile(ada.id) == {ada.id}
+        assert await core.reconcile(ada.id) == frozenset()
+        assert await core.reconcile(ada.id) == frozenset()
+
+    async def test_what_is_committed_is_not_answered_as_an_error(self, core: Core) -> None:
+        kept, merged, gone = [(await core.enrol(picture)).person for picture in (ADA, BEN, EVE)]
+        await core.execute(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$"
+        )
+        await core.execute(
+            "CREATE TRIGGER full_disk BEFORE DELETE ON reconciliations FOR EACH ROW EXECUTE FUNCTION full_disk()"
+        )
+        enrolled = await core.enrol(ADA, person=kept.id)
+        await core.do(MergePeople, source=merged.id, target=kept.id)
+        await core.do(UnmergePeople, source=merged.id, target=kept.id)
+        await core.do(DeleteReference, reference=(await core.references())[0].id)
+        await core.do(DeletePerson, person=gone.id)
+        await core.execute("DROP TRIGGER full_disk ON reconciliations")
+        assert [one.searchable for one in enrolled.accepted] == [False]
+        waiting = await core.due(minutes=1)
+        assert len(waiting) == 4
+        assert await core.reconcile(*waiting) == frozenset()
+        assert {one.person for one in await core.references()} == {kept.id, merged.id}
+        assert len(await core.images()) == 2
+        assert (await core.agreement()).agrees
+
+    async def test_an_image_is_kept_where_an_hour_passes_before_its_commit(self, core: Core) -> None:
+        async def an_hour_later() -> None:
+            await core.reconcile(*await core.due(hours=2))
+
+        core.backends.blobs.after_put = an_hour_later
+        enrolled = await core.enrol(ADA, BEN)
+        for reference, picture in zip(enrolled.accepted, (ADA, BEN), strict=True):
+            assert (await core.do(ReadImage, reference=reference.id)).content == picture
+
+    async def test_a_face_of_another_space_is_forgotten_when_that_is_served_again(
+        self, core: Core, database_url: str, tmp_path: Path
+    ) -> None:
+        ada = (await core.enrol(ADA)).accepted[0]
+        settings = Settings(data_dir=tmp_path / "data", database=DatabaseSettings(url=database_url))
+        other = MadeUp(MemoryFaceEmbedder(model="other@1"), core.backends.blobs)
+        async with in_process(settings, other, work=False) as running:
+            newer = Core(running.container, running.workspace, running.backends)
+            await newer.do(DeletePerson, person=ada.person)
+            assert await newer.images() == []
+            assert await newer.due(minutes=59) == []
+        assert (await core.agreement()).superfluous == (ada.id,)
+        assert await core.due(hours=1) == [ada.id]
+        assert await core.reconcile(ada.id) == frozenset()
+        assert (await core.agreement()).agrees
+
+
+async def test_a_person_is_shown_beside_a_call_that_changes_them(core: Core) -> None:
+    ada = await core.person("ada")
+    async with core.container(scope=Scope.REQUEST) as unit, asyncio.timeout(5.0):
+        gallery = await (await unit.get(GalleryRepository)).get(core.workspace, GALLERY)
+        await (await unit.get(PersonRepository)).get(core.workspace, gallery.id, ada.id)
+        assert await core.do(GetPerson, person=ada.id) == ada

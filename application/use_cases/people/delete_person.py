@@ -2,21 +2,13 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.clock import Clock
-from application.ports.repositories import (
-    GalleryRepository,
-    PersonRepository,
-    ReconciliationRepository,
-    ReferenceRepository,
-)
+from application.ports.repositories import GalleryRepository, PersonRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
 from application.use_cases.references.reconcile import Reconcile
-from domain.enrolment import ReferenceId
 from domain.errors import PersonMerged
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
-
-_PAGE = 500
 
 
 @final
@@ -30,7 +22,6 @@ class DeletePerson:
 
     galleries: GalleryRepository
     people: PersonRepository
-    references: ReferenceRepository
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
     transaction: Transaction
@@ -42,15 +33,7 @@ class DeletePerson:
         if found.merged_into is not None:
             # The keys of references that moved are still theirs: without them the survivor's faces would be lost.
             raise PersonMerged(f"the person was merged into {found.merged_into}: delete that one, or undo the merge")
-        gone: list[ReferenceId] = []
-        more = True
-        while more:
-            page = await self.references.page(
-                workspace, place.id, limit=_PAGE, after=gone[-1] if gone else None, person=found.id
-            )
-            gone.extend(reference.id for reference in page.items)
-            more = page.next_after is not None
+        gone = await self.people.remove(workspace, place.id, found.id)
         await self.reconciliations.note(workspace, gone, space=place.space, due=self.clock.now())
-        await self.people.remove(workspace, place.id, found.id)
         await self.transaction.commit()
-        await self.reconcile(workspace=workspace, references=gone)
+        await self.reconcile.after_commit(workspace=workspace, references=gone)

@@ -17,4 +17,4 @@ class GetPerson:
 
     async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId) -> Person:
         found = await self.galleries.get(workspace, gallery)
-        return await self.people.get(workspace, found.id, person)
+        return await self.people.get(workspace, found.id, person, lock=False)

@@ -52,5 +52,5 @@ class MergePeople:
         await self.people.save(survivor)
         await self.reconciliations.note(workspace, moved, space=place.space, due=now)
         await self.transaction.commit()
-        await self.reconcile(workspace=workspace, references=moved)
+        await self.reconcile.after_commit(workspace=workspace, references=moved)
         return survivor

@@ -27,4 +27,4 @@ class DeleteReference:
         removed = await self.references.remove(workspace, place.id, reference)
         await self.reconciliations.note(workspace, [removed.id], space=removed.space, due=self.clock.now())
         await self.transaction.commit()
-        await self.reconcile(workspace=workspace, references=[removed.id])
+        await self.reconcile.after_commit(workspace=workspace, references=[removed.id])

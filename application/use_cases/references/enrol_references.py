@@ -79,7 +79,7 @@ class EnrolReferences:
     An `external_id` that nobody has makes the person. Each image must show exactly one face, good
     enough for the gallery's policy; images are accepted or rejected one by one, and nothing is made
     where none is accepted. The next search finds what was accepted; `searchable: false` says that the
-    index could not be reached and is written as soon as it can.
+    index does not have it yet, and gets it as soon as it can.
     """
 
     embedder: FaceEmbedder
@@ -124,21 +124,17 @@ class EnrolReferences:
             await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + FORGET_AFTER)
             await self.transaction.commit()
         found, key = await self._person(place, person, external_id, metadata or {})
+        # Before the images are put: until the commit nobody else can have the notes, however long that takes.
+        await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + SWEEP_AFTER)
         made = [
             await self._seal(place, found, key, reference, one) for reference, one in zip(ids, accepted, strict=True)
         ]
         await self.references.add(made)
-        await self.reconciliations.note(
-            workspace,
-            ids,
-            space=place.space,
-            due=self.clock.now() + SWEEP_AFTER,
-        )
         enrolled = Enrolled(person=found, accepted=tuple(one.reference for one in made), rejected=tuple(rejected))
         kept = await self.remembered.keep(workspace, once, enrolled, person=found.id)
         if not kept:
             await self.transaction.rollback()
-            await self.reconcile(workspace=workspace, references=ids)
+            await self.reconcile.after_commit(workspace=workspace, references=ids)
             return await self._as_it_is_now(await self.remembered.committed(workspace, once))
         await self.transaction.commit()
         return await self._as_it_is_now(enrolled)
@@ -146,8 +142,8 @@ class EnrolReferences:
     async def _as_it_is_now(self, enrolled: Enrolled) -> Enrolled:
         """Bring the index in line, and say whether it is: also where an earlier call died before it could."""
         ids = [reference.id for reference in enrolled.accepted]
-        searchable = await self.reconcile(workspace=enrolled.person.workspace, references=ids)
-        accepted = tuple(replace(reference, searchable=searchable) for reference in enrolled.accepted)
+        behind = await self.reconcile.after_commit(workspace=enrolled.person.workspace, references=ids)
+        accepted = tuple(replace(reference, searchable=reference.id not in behind) for reference in enrolled.accepted)
         return replace(enrolled, accepted=accepted)
 
     async def _look_at(self, images: Sequence[SentImage], gallery: Gallery) -> tuple[list[_Accepted], list[Rejection]]:

@@ -1,51 +1,59 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
+from uuid import UUID
 
-from application.ports.cipher import Cipher
 from application.ports.record import Record
-from application.ports.vector_index import Entry, VectorIndex
-from application.use_cases.matching.templates import opened
-from domain.enrolment import ReferenceId
+from application.ports.repositories import ReferenceRepository
+from application.ports.vector_index import VectorIndex
+from application.use_cases.upkeep.mend_index import AT_ONCE, MendIndex
 from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
-
-_BATCH = 1000
 
 Counted = Callable[[int], None]
 """Called with the number of references done so far."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """What a rebuild came to."""
+
+    references: int
+    """Of the record, those that the index has now."""
+    waiting: int
+    """Not in line yet: noted, and tried again by the service."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildIndex:
-    """Write a gallery's index anew from the record. Decisions are the same before and after.
+    """Write every reference of a gallery to the index anew, and remove what only the index has.
 
-    Searches meanwhile see what is there already; enrolments and deletions meanwhile are not lost:
-    each leaves its own note, and what this wrote of a reference deleted meanwhile is dropped by every
-    search, and removed by `index verify --repair` or the next rebuild.
+    Decisions are the same before, after and meanwhile: nothing is taken away that the record has. Enrolments
+    and deletions go on beside it. Where it is stopped, the index is as good as before or better.
     """
 
     record: Record
+    references: ReferenceRepository
     index: VectorIndex
-    cipher: Cipher
+    mend: MendIndex
 
     async def __call__(
         self, *, workspace: WorkspaceId, gallery: GalleryId | str, counted: Counted = lambda _: None
-    ) -> int:
-        """Return how many references were written."""
+    ) -> Rebuilt:
         place = await self.record.gallery(workspace, gallery)
-        await self.index.clear(place.id)
-        done = 0
-        after: ReferenceId | None = None
-        while sealed := await self.record.all_templates(workspace, place.id, after=after, limit=_BATCH):
-            await self.index.upsert(
-                [
-                    Entry(reference=one.reference, person=one.person, gallery=place.id, embedding=embedding)
-                    for one, embedding in zip(sealed, opened(self.cipher, sealed, place), strict=True)
-                ]
-            )
-            after = sealed[-1].reference
-            done += len(sealed)
+        indexed = {entry.reference async for entry in self.index.entries(place.id)}
+        done = waiting = 0
+        after: UUID | None = None
+        more = True
+        while more:
+            page = await self.references.page(workspace, place.id, limit=AT_ONCE, after=after)
+            these = [reference.id for reference in page.items]
+            indexed.difference_update(these)
+            waiting += await self.mend(workspace=workspace, gallery=place.id, references=these)
+            done += len(these)
             counted(done)
-        return done
+            after = page.next_after
+            more = after is not None
+        stale = await self.mend(workspace=workspace, gallery=place.id, references=sorted(indexed))
+        return Rebuilt(references=done - waiting, waiting=waiting + stale)
