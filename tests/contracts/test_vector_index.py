@@ -281,6 +281,21 @@ async def test_a_process_starts_while_another_builds_an_index(
     await beside.dispose()
 
 
+async def test_a_build_does_not_wait_for_transactions_of_the_record_that_stand_still(
+    engine: AsyncEngine, index: PgvectorVectorIndex, empty_database_url: str
+) -> None:
+    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    record = engine_at(empty_database_url, connections=1, timeout=10.0)
+    async with record.connect() as connection:
+        await connection.execute(text("CREATE TABLE people (id integer)"))
+        await connection.execute(text("INSERT INTO people VALUES (1)"))
+        await connection.execute(text("SELECT * FROM people FOR UPDATE"))
+        async with asyncio.timeout(10.0):
+            await index.tidy()
+        assert await hnsw_indexes(engine) == 1
+    await record.dispose()
+
+
 @pytest.mark.parametrize("missing", ["INDEX {}_person", "TABLE {}", "INDEX {}_gallery"])
 async def test_preparing_brings_back_what_is_missing(
     engine: AsyncEngine, index: PgvectorVectorIndex, missing: str

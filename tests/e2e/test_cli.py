@@ -137,6 +137,24 @@ assert asyncio.run(ended(settings, timeout=60.0))
 """
 
 
+MAKE_A_STRICT_GALLERY = """
+import asyncio, sys
+from dishka import Scope
+from application.use_cases.galleries.create_gallery import CreateGallery
+from domain.gallery import Policy
+from entrypoints.cli.places import workspace_named
+from entrypoints.settings import read_settings
+from entrypoints.wiring.startup import opened
+settings = read_settings({"FACEPASS_DATA_DIR": sys.argv[1], "FACEPASS_MODELS__DIR": sys.argv[2]}, dotenv=None)
+async def make():
+    async with opened(settings) as container, container(scope=Scope.REQUEST) as unit:
+        create = await unit.get(CreateGallery)
+        workspace = await workspace_named(container, "default")
+        await create(workspace=workspace, name="strict", policy=Policy(search_threshold=1.0))
+asyncio.run(make())
+"""
+
+
 @pytest.fixture(scope="module")
 def album(lfw_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some people, and a file that is no image."""
@@ -295,6 +313,16 @@ class TestMatching:
         done = operator.runs("search", photograph(lfw_mini, STRANGER, 1))
         assert done.status == 10
         assert "nobody enrolled" in done.out
+
+    def test_a_search_says_that_the_gallery_has_outgrown_its_pack(
+        self, operator: Operator, open_pack_dir: Path, lfw_mini: Path
+    ) -> None:
+        arguments = [str(operator.folder / "data"), str(open_pack_dir)]
+        here = Path(__file__).parents[2]
+        subprocess.run([sys.executable, "-c", MAKE_A_STRICT_GALLERY, *arguments], check=True, cwd=here)
+        probe = photograph(lfw_mini, STRANGER, 1)
+        assert "Use a stronger pack" in operator.runs("search", probe, "--gallery", "strict").out
+        assert "Use a stronger pack" not in operator.runs("search", probe).out
 
     def test_what_the_data_does_not_carry_is_uncertain(self, operator: Operator, lfw_mini: Path) -> None:
         probe = photograph(lfw_mini, PEOPLE[1], 1)
