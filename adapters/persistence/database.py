@@ -7,6 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 _DRIVER: Final = "postgresql+asyncpg"
 
+_IDLE: Final = 60.0
+"""Seconds between two statements of a transaction, past which the server ends it: requests take far less, and an index
+cannot be built while a transaction that began before it holds a snapshot."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,11 @@ def engine(url: str, *, connections: int, timeout: float, autocommit: bool = Fal
         connect_args={
             "timeout": timeout,
             "command_timeout": timeout,
-            "server_settings": {"application_name": "facepass", "timezone": "UTC"},
+            "server_settings": {
+                "application_name": "facepass",
+                "timezone": "UTC",
+                "idle_in_transaction_session_timeout": f"{max(_IDLE, timeout) * 1000:.0f}",
+            },
         },
         **({"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if autocommit else {}),
     )

@@ -281,18 +281,19 @@ async def test_a_process_starts_while_another_builds_an_index(
     await beside.dispose()
 
 
-async def test_a_build_does_not_wait_for_transactions_of_the_record_that_stand_still(
+async def test_a_build_outlasts_a_transaction_that_stands_still(
     engine: AsyncEngine, index: PgvectorVectorIndex, empty_database_url: str
 ) -> None:
     await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
     record = engine_at(empty_database_url, connections=1, timeout=10.0)
     async with record.connect() as connection:
-        await connection.execute(text("CREATE TABLE people (id integer)"))
-        await connection.execute(text("INSERT INTO people VALUES (1)"))
-        await connection.execute(text("SELECT * FROM people FOR UPDATE"))
-        async with asyncio.timeout(10.0):
+        assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '1s'"))
+        await connection.execute(text("SELECT count(*) FROM pg_class"))  # its snapshot stays until the next one
+        async with asyncio.timeout(30.0):
             await index.tidy()
         assert await hnsw_indexes(engine) == 1
+        await connection.invalidate()
     await record.dispose()
 
 
