@@ -29,7 +29,7 @@ class DecisionReason(StrEnum):
     BETWEEN_THRESHOLDS = "between_thresholds"
     """Verification: more alike than at FMR 1e-2, less than at the target."""
     BELOW_SEARCH_THRESHOLD = "below_search_threshold"
-    """Search: would verify, but among this many references strangers reach that too often."""
+    """Search: above the verification threshold of one reference, but strangers reach that too often among so many."""
     BEYOND_CALIBRATION = "beyond_calibration"
     """The target is smaller than what the pack's data can show."""
 
