@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Executable, Row, Uuid, any_, bindparam, func, select
+from sqlalchemy import ARRAY, ColumnElement, Executable, Row, Select, Uuid, any_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.counts import Counts
@@ -19,13 +19,15 @@ from domain.workspace import WorkspaceId
 
 _BEFORE_ALL: Final = UUID(int=0)
 
-# Built once: every verification runs two of them, and building one costs more than running it.
+# Built once: every verification runs one of them, and building one costs more than running it.
 _WORKSPACE: Final = bindparam("workspace", type_=Uuid)
 _GALLERY: Final = bindparam("gallery", type_=Uuid)
 
 _GALLERIES: Final = select(GALLERIES).where(GALLERIES.c.workspace_id == _WORKSPACE)
-_GALLERY_BY_ID: Final = _GALLERIES.where(GALLERIES.c.id == _GALLERY)
-_GALLERY_BY_NAME: Final = _GALLERIES.where(GALLERIES.c.name == bindparam("gallery"))
+_BY_ID: Final = GALLERIES.c.id == _GALLERY
+_BY_NAME: Final = GALLERIES.c.name == bindparam("gallery")
+_GALLERY_BY_ID: Final = _GALLERIES.where(_BY_ID)
+_GALLERY_BY_NAME: Final = _GALLERIES.where(_BY_NAME)
 
 _KEY: Final = (
     (DATA_KEYS.c.workspace_id == REFERENCES.c.workspace_id)
@@ -33,26 +35,42 @@ _KEY: Final = (
     & (DATA_KEYS.c.id == REFERENCES.c.data_key_id)
 )
 _SEALED: Final = (
-    REFERENCES.c.id,
+    REFERENCES.c.id.label("reference_id"),
     REFERENCES.c.template,
     DATA_KEYS.c.id.label("key_id"),
     DATA_KEYS.c.wrapped,
     PEOPLE.c.id.label("person_id"),
     PEOPLE.c.external_id,
 )
-_OF_PEOPLE: Final = (
-    # From the person outwards: no row is an unknown person, a row without a reference one who has none.
-    select(*_SEALED, PEOPLE.c.merged_into)
-    .select_from(PEOPLE)
-    .outerjoin(
-        REFERENCES, (REFERENCES.c.workspace_id == PEOPLE.c.workspace_id) & (REFERENCES.c.person_id == PEOPLE.c.id)
+
+
+def _of_person(gallery: ColumnElement[bool], person: ColumnElement[bool]) -> Select[Any]:
+    """From the gallery outwards: no row is an unknown gallery, a row without a person an unknown one, and so on."""
+    return (
+        select(*GALLERIES.c, *_SEALED, PEOPLE.c.merged_into)
+        .select_from(GALLERIES)
+        .outerjoin(
+            PEOPLE,
+            (PEOPLE.c.workspace_id == GALLERIES.c.workspace_id) & (PEOPLE.c.gallery_id == GALLERIES.c.id) & person,
+        )
+        .outerjoin(
+            REFERENCES, (REFERENCES.c.workspace_id == PEOPLE.c.workspace_id) & (REFERENCES.c.person_id == PEOPLE.c.id)
+        )
+        .outerjoin(DATA_KEYS, _KEY)
+        .where(GALLERIES.c.workspace_id == _WORKSPACE, gallery)
+        .order_by(REFERENCES.c.id)
     )
-    .outerjoin(DATA_KEYS, _KEY)
-    .where(PEOPLE.c.workspace_id == _WORKSPACE, PEOPLE.c.gallery_id == _GALLERY)
-    .order_by(REFERENCES.c.id)
-)
-_OF_PERSON_BY_ID: Final = _OF_PEOPLE.where(PEOPLE.c.id == bindparam("person", type_=Uuid))
-_OF_PERSON_BY_EXTERNAL_ID: Final = _OF_PEOPLE.where(PEOPLE.c.external_id == bindparam("person"))
+
+
+_PERSON_BY_ID: Final = PEOPLE.c.id == bindparam("person", type_=Uuid)
+_PERSON_BY_EXTERNAL_ID: Final = PEOPLE.c.external_id == bindparam("person")
+_OF_PERSON: Final = {
+    (by_name, by_external_id): _of_person(
+        _BY_NAME if by_name else _BY_ID, _PERSON_BY_EXTERNAL_ID if by_external_id else _PERSON_BY_ID
+    )
+    for by_name in (False, True)
+    for by_external_id in (False, True)
+}
 
 _OF_GALLERY: Final = (
     select(*_SEALED)
@@ -91,15 +109,17 @@ class SqlRecord(Record):
         return to_gallery(rows[0])
 
     async def templates_of(
-        self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str
-    ) -> Sequence[SealedTemplate]:
-        by = _OF_PERSON_BY_EXTERNAL_ID if isinstance(person, str) else _OF_PERSON_BY_ID
-        rows = await self._rows(by, {"workspace": workspace, "gallery": gallery, "person": person})
+        self, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId | str
+    ) -> tuple[Gallery, Sequence[SealedTemplate]]:
+        statement = _OF_PERSON[isinstance(gallery, str), isinstance(person, str)]
+        rows = await self._rows(statement, {"workspace": workspace, "gallery": gallery, "person": person})
         if not rows:
+            raise GalleryNotFound("no such gallery")
+        if rows[0].person_id is None:
             raise PersonNotFound("no such person in this gallery")
         if rows[0].merged_into is not None:
             raise PersonMerged(f"this person was merged into {rows[0].merged_into}")
-        return [_to_sealed(workspace, row) for row in rows if row.id is not None]
+        return to_gallery(rows[0]), [_to_sealed(workspace, row) for row in rows if row.reference_id is not None]
 
     async def templates(
         self, workspace: WorkspaceId, gallery: GalleryId, references: Sequence[ReferenceId]
@@ -135,7 +155,7 @@ class SqlRecord(Record):
 
 def _to_sealed(workspace: WorkspaceId, row: Row[Any]) -> SealedTemplate:
     return SealedTemplate(
-        reference=ReferenceId(row.id),
+        reference=ReferenceId(row.reference_id),
         person=PersonId(row.person_id),
         external_id=row.external_id,
         key=WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped),

@@ -35,11 +35,12 @@ class Record(Protocol):
 
     @abstractmethod
     async def templates_of(
-        self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str
-    ) -> Sequence[SealedTemplate]:
-        """Return all templates of a person, by id or `external_id`; empty where they have none.
+        self, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId | str
+    ) -> tuple[Gallery, Sequence[SealedTemplate]]:
+        """Return a gallery and all templates of a person in it, by id or `external_id`; empty where they have none.
 
-        Raises `PersonNotFound`, and `PersonMerged` where they were merged into another person.
+        Both at once, since every verification needs both. Raises `GalleryNotFound`, `PersonNotFound`, and
+        `PersonMerged` where they were merged into another person.
         """
 
     @abstractmethod

@@ -34,8 +34,8 @@ class CrowdedRecord(Record):
         return await self._record.gallery(workspace, gallery)
 
     async def templates_of(
-        self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId | str
-    ) -> Sequence[SealedTemplate]:
+        self, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId | str
+    ) -> tuple[Gallery, Sequence[SealedTemplate]]:
         return await self._record.templates_of(workspace, gallery, person)
 
     async def templates(

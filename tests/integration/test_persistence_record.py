@@ -172,12 +172,13 @@ class TestRecord:
     ) -> None:
         person, sealed = await stock.person(references=3, external_id="emp-17")
         await stock.person(references=2)
-        for named in (person.id, "emp-17"):
-            assert await record.templates_of(stock.workspace, stock.gallery.id, named) == sealed
+        for gallery in (stock.gallery.id, "default"):
+            for named in (person.id, "emp-17"):
+                assert await record.templates_of(stock.workspace, gallery, named) == (stock.gallery, sealed)
 
     async def test_a_person_without_references_has_no_templates(self, record: SqlRecord, stock: Stock) -> None:
         person, _ = await stock.person(references=0)
-        assert await record.templates_of(stock.workspace, stock.gallery.id, person.id) == []
+        assert await record.templates_of(stock.workspace, stock.gallery.id, person.id) == (stock.gallery, [])
 
     async def test_an_unknown_person_is_not_found(self, record: SqlRecord, stock: Stock, stranger: Stock) -> None:
         person, _ = await stock.person(references=1, external_id="emp-17")
@@ -185,11 +186,17 @@ class TestRecord:
             (stock.workspace, stock.gallery.id, PersonId(IDS.new())),
             (stock.workspace, stock.gallery.id, "unknown"),
             (stranger.workspace, stranger.gallery.id, person.id),
-            (stranger.workspace, stock.gallery.id, "emp-17"),
-            (stock.workspace, stranger.gallery.id, person.id),
+            (stranger.workspace, "default", "emp-17"),
         ):
             with pytest.raises(PersonNotFound):
                 await record.templates_of(workspace, gallery, named)
+        for workspace, gallery in (
+            (stranger.workspace, stock.gallery.id),
+            (stock.workspace, stranger.gallery.id),
+            (stock.workspace, "other"),
+        ):
+            with pytest.raises(GalleryNotFound):
+                await record.templates_of(workspace, gallery, person.id)
 
     async def test_a_merged_person_is_named_as_such_and_their_templates_are_the_others(
         self, record: SqlRecord, stock: Stock
@@ -199,7 +206,7 @@ class TestRecord:
         await stock.merge(other, person)
         with pytest.raises(PersonMerged, match=str(person.id)):
             await record.templates_of(stock.workspace, stock.gallery.id, "emp-18")
-        found = await record.templates_of(stock.workspace, stock.gallery.id, person.id)
+        _, found = await record.templates_of(stock.workspace, stock.gallery.id, person.id)
         assert found == [*ours, replace(theirs[0], person=person.id, external_id="emp-17")]
 
     async def test_templates_are_read_of_those_references_that_are_in_the_gallery(
@@ -241,9 +248,10 @@ class TestRecord:
     async def test_what_is_committed_is_seen_at_once(self, record: SqlRecord, stock: Stock) -> None:
         person, before = await stock.person(references=1)
         other, theirs = await stock.person(references=1)
-        assert await record.templates_of(stock.workspace, stock.gallery.id, person.id) == before
+        assert (await record.templates_of(stock.workspace, stock.gallery.id, person.id))[1] == before
         await stock.merge(other, person)
-        assert len(await record.templates_of(stock.workspace, stock.gallery.id, person.id)) == len(before + theirs)
+        _, after = await record.templates_of(stock.workspace, stock.gallery.id, person.id)
+        assert len(after) == len(before + theirs)
 
     async def test_counting_and_reading_need_no_other_pass_over_the_table(
         self, database: Database, stock: Stock

@@ -67,9 +67,8 @@ class VerifyFace:
             checked_rate(target_fmr, "target_fmr")
         if isinstance(claimed, str):
             checked_external_id(claimed)
-        place = await self.record.gallery(workspace, gallery)
+        place, sealed = await self._claimed(workspace, gallery, claimed, reference)
         require_same_space(place.space, self.embedder.space.id)
-        sealed = await self._claimed(place, claimed, reference)
         probe = await read_probe(self.embedder, frames)
         scores = similarities(probe.embedding, opened(self.cipher, sealed, place))
         best = max(range(len(sealed)), key=lambda index: (scores[index], -sealed[index].reference.int))
@@ -91,16 +90,21 @@ class VerifyFace:
         )
 
     async def _claimed(
-        self, gallery: Gallery, claimed: PersonId | str | None, reference: ReferenceId | None
-    ) -> Sequence[SealedTemplate]:
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId | str,
+        claimed: PersonId | str | None,
+        reference: ReferenceId | None,
+    ) -> tuple[Gallery, Sequence[SealedTemplate]]:
         if reference is not None:
-            found = await self.record.templates(gallery.workspace, gallery.id, [reference])
+            place = await self.record.gallery(workspace, gallery)
+            found = await self.record.templates(workspace, place.id, [reference])
             if not found:
                 raise ReferenceNotFound(f"no reference {reference} in this gallery")
-            return found
+            return place, found
         if claimed is None:
             raise ReferenceNotFound("nobody was named to compare with")
-        found = await self.record.templates_of(gallery.workspace, gallery.id, claimed)
+        place, found = await self.record.templates_of(workspace, gallery, claimed)
         if not found:
             raise ReferenceNotFound("the person has no references to compare with: enrol one first")
-        return found
+        return place, found
