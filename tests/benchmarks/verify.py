@@ -60,6 +60,7 @@ def verify(bench: Bench) -> list[Row]:
     def each(seconds: float) -> float:
         return seconds * 1000 / images_done
 
+    layers = each(server_time.inference + server_time.event_loop + server_time.postgres + client_time)
     return [
         Row(
             name="verify.ratio",
@@ -75,6 +76,13 @@ def verify(bench: Bench) -> list[Row]:
             shown="{:.0f}",
             note=f"here {rate:.0f} images/s ({spread(through, '{:.0f}')}), the pipeline alone {ceiling:.0f} "
             f"({spread(alone, '{:.0f}')})",
+        ),
+        Row(
+            name="verify.cpu_ratio",
+            what="the same ratio by processor time alone, which other work on the machine does not change",
+            value=pipeline.milliseconds / layers,
+            shown="{:.2f}",
+            note=f"{pipeline.milliseconds:.2f} ms an image of {layers:.2f} in all layers, the client included",
         ),
         Row(
             name="verify.cpu_pipeline",
