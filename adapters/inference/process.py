@@ -11,15 +11,24 @@ _M_MMAP_THRESHOLD: Final = -3
 _MMAP: Final = 4 << 20
 _TRIM: Final = 8 << 20
 
+_SWITCH: Final = 0.0005
+"""Seconds after which a thread that waits for the interpreter gets it; Python's default is ten times as long.
+
+An inference thread needs it between two calls into native code, for microseconds, and its core is idle while it waits
+for the event loop to let go. Four clients verifying on two cores: 0.93 of the bare pipeline's rate, 0.89 with the
+default, in the same run.
+"""
+
 
 def prepare_process() -> None:
-    """Leave threads to the executor, and let memory come back. May be called again; nothing else happens.
+    """Leave threads to the executor, let them take turns quickly, and let memory come back. May be called again.
 
     OpenCV starts no threads of its own beside those that call it. With the GNU C library, blocks of 4 MB and more are
     returned to the system at once: by default its threshold climbs to 32 MB, and each thread keeps what its largest
     photograph took. Eight 36-megapixel PNGs in eight threads: 1.9 GB before, 0.6 GB with it.
     """
     cv2.setNumThreads(1)
+    sys.setswitchinterval(_SWITCH)
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and none of the problem
         if mallopt is not None:
