@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -452,3 +453,10 @@ def test_what_was_written_is_seen_at_once(client: httpx.Client, gallery: str, as
         gone: Sequence[str] = [f"/references/{made['accepted'][0]['id']}", f"/people/{made['person']['id']}"]
         assert client.delete(gallery + gone[turn % 2]).status_code == 204
         assert named(search(client, gallery, astronaut, faces=faces)) == []
+
+
+def test_a_search_among_too_many_people_is_refused(client: httpx.Client, gallery: str, astronaut: bytes) -> None:
+    name = gallery.rpartition("/")[2]
+    people = [str(uuid4()) for _ in range(1001)]
+    answer = client.post("/search", json={"image": base64_of(astronaut), "gallery": name, "people": people})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_many_items")

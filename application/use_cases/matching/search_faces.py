@@ -12,7 +12,7 @@ from application.use_cases.matching.templates import opened
 from domain.calibration import Calibration
 from domain.decision import Criterion, Decision, Outcome, margins, search_criterion
 from domain.embedding import Embedding, require_same_space
-from domain.errors import FaceNotFound, InvalidValue
+from domain.errors import FaceNotFound, InvalidValue, TooManyItems
 from domain.face import Analysis, Embed, Face
 from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
 from domain.person import PersonId
@@ -21,6 +21,8 @@ from domain.workspace import WorkspaceId
 
 DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100
+LARGEST_AMONG = 1000
+"""As many people as a search may be limited to."""
 
 PROPOSED_PER_PERSON = 3
 """References of one person that the index may propose: its numbers are approximate, so that the best by
@@ -101,6 +103,8 @@ class SearchFaces:
             checked_rate(target_fpir, "target_fpir")
         if not 1 <= limit <= LARGEST_LIMIT:
             raise InvalidValue(f"limit is 1 to {LARGEST_LIMIT}", field="limit")
+        if among is not None and len(among) > LARGEST_AMONG:
+            raise TooManyItems(f"a search can be limited to at most {LARGEST_AMONG} people")
         place = await self.record.gallery(workspace, gallery)
         require_same_space(place.space, self.embedder.space.id)
         image, faces = await self._faces(frames, every_face=every_face)
