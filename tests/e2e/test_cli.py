@@ -394,7 +394,7 @@ class TestMatching:
         assert repaired.json[0]["repaired"] is True
         assert operator.runs("search", photograph(lfw_mini, PEOPLE[1], 1)).status == 0
         rebuilt = operator.runs("index", "rebuild", "--all", "--json").json
-        assert rebuilt == [{"gallery": "default", "references": gallery["enrolled"]}]
+        assert {"gallery": "default", "references": gallery["enrolled"]} in rebuilt
 
     def test_the_database_says_where_it_is(self, operator: Operator) -> None:
         assert operator.runs("db", "current").status == 0

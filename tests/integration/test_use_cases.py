@@ -232,7 +232,7 @@ class TestEnrolment:
     async def test_a_gallery_of_another_space_takes_and_searches_nothing(
         self, core: Core, database_url: str, tmp_path: Path
     ) -> None:
-        await core.enrol(ADA)
+        await core.enrol(ADA, external_id="ada")
         settings = Settings(data_dir=tmp_path / "data", database=DatabaseSettings(url=database_url))
         other = MadeUp(MemoryFaceEmbedder(model="other@1"))
         async with in_process(settings, other, work=False) as running:
