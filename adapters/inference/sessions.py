@@ -1,13 +1,19 @@
 """Sessions of ONNX Runtime, with everything set on purpose."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# The library reports its use to its maker unless this stands in the environment when it is imported. A service that
+# sees faces reports to nobody.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # noqa: TID251 - set, not read; there is no other way
+
+import onnxruntime
 
 from application.ports.errors import PortRejected, PortUnavailable
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -25,3 +26,14 @@ def test_help_imports_no_library_that_takes_time() -> None:
     )
     done = subprocess.run([sys.executable, "-c", looked], capture_output=True, text=True, check=True)
     assert not set(HEAVY) & set(done.stdout.split())
+
+
+def test_the_inference_library_reports_to_nobody(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import adapters.inference.sessions"],
+        env={"HOME": str(tmp_path), "PATH": ""},
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    assert done.returncode == 0
+    assert list(tmp_path.rglob("*")) == []
