@@ -56,15 +56,22 @@ async def _serve(settings: Settings) -> None:
             )
         )
         async with background(container), _outlived_signals():
-            listening = asyncio.create_task(server.serve())
-            try:
-                while not server.started and not listening.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
-                    await asyncio.sleep(0.01)
-                if server.started:
-                    click.echo(f"Facepass listens on {_address(server, settings)}")
-                await listening
-            except SystemExit as error:  # how uvicorn says that it cannot bind
-                raise StartError(f"cannot listen on {settings.http.host} port {settings.http.port}") from error
+            listening = asyncio.create_task(_listen(server, settings))
+            while not server.started and not listening.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
+                await asyncio.sleep(0.01)
+            if server.started:
+                click.echo(f"Facepass listens on {_address(server, settings)}")
+            await listening
+
+
+async def _listen(server: uvicorn.Server, settings: Settings) -> None:
+    try:
+        await server.serve()
+    except SystemExit as error:  # how uvicorn says that it cannot bind; it must not leave the task
+        raise StartError(
+            f"cannot listen on {settings.http.host} port {settings.http.port}: is another service there? "
+            "--port or FACEPASS_HTTP__PORT names another port, 0 any free one"
+        ) from error
 
 
 @asynccontextmanager

@@ -151,6 +151,8 @@ def on_core_error(request: Request[Any, Any, Any], error: errors.FacepassError) 
         wait = error.retry_after if isinstance(error, ports.PortBusy) else _RETRY_AFTER_UNAVAILABLE
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
         log.warning("unavailable", code=error.code, reason=error.message)
+    if isinstance(error, errors.Refused):
+        log.info("refused", code=error.code, method=request.method, path=request.url.path)
     if problem.status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'ApiKey realm="facepass"'
     return _answer(problem, headers)
