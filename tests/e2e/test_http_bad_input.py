@@ -1,6 +1,7 @@
 import asyncio
 import io
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -515,7 +516,11 @@ class TestHeaders:
         answer = client.get("/galleries/missing", headers={"X-Request-Id": mine})
         assert answer.headers["X-Request-Id"] == mine
         assert is_problem(answer, 404, "gallery_not_found")["request_id"] == mine
-        assert mine.encode() in service.logs.read_bytes()
+        # The line is written once the answer is out.
+        until = time.monotonic() + 10
+        while mine.encode() not in service.logs.read_bytes():
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 class TestFilenames:
