@@ -61,4 +61,4 @@ revision MESSAGE: setup
 
 # Renew the lock: versions and hashes, no addresses
 lock:
-    uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --extra demo --group dev -o requirements.lock pyproject.toml
+    uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements.lock pyproject.toml

@@ -2,8 +2,9 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import AsyncIterator
-from typing import NewType, Protocol
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import NewType, Protocol, runtime_checkable
 
 from domain.errors import InvalidValue
 
@@ -49,3 +50,23 @@ class BlobStore(Protocol):
     @abstractmethod
     def keys(self, prefix: str) -> AsyncIterator[BlobKey]:
         """Walk through the keys that begin with `prefix`, in order; half-written ones are not among them."""
+
+
+@runtime_checkable
+class PresignedUrls(Protocol):
+    """Registered by stores that clients can reach themselves: one object, one method, for a short time."""
+
+    @abstractmethod
+    async def url_to_put(self, key: BlobKey, *, seconds: int) -> str:
+        """Return an address that takes one PUT of `key`. Raises `InvalidValue` and `PortUnavailable`."""
+
+    @abstractmethod
+    async def url_to_get(self, key: BlobKey, *, seconds: int) -> str:
+        """Return an address that answers GET of `key`. Raises `InvalidValue` and `PortUnavailable`."""
+
+
+class BlobStoreFactory(Protocol):
+    """What an entry point of the group `facepass.blob_store` names."""
+
+    def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[BlobStore]:
+        """Open a store for a block; `options` are the settings `FACEPASS_BLOB_STORE__OPTIONS__*` in lower case."""

@@ -1,6 +1,8 @@
 """The port to a face model."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from domain.embedding import EmbeddingSpace
@@ -8,7 +10,11 @@ from domain.face import Analysis, Embed
 
 
 class FaceEmbedder(Protocol):
-    """Finds faces in an image and turns them into embeddings of one space."""
+    """Finds faces in an image and turns them into embeddings of one space.
+
+    There is no working without one: where its model cannot be loaded, or an execution provider that was asked for
+    is not there, the service does not start. Later failures of one image are that image's error.
+    """
 
     @property
     @abstractmethod
@@ -31,3 +37,10 @@ class FaceEmbedder(Protocol):
     @abstractmethod
     async def close(self) -> None:
         """Let running work end and give back threads and memory. May be called twice."""
+
+
+class FaceEmbedderFactory(Protocol):
+    """What an entry point of the group `facepass.face_embedder` names."""
+
+    def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[FaceEmbedder]:
+        """Load a model for a block; `options` are the settings `FACEPASS_FACE_EMBEDDER__OPTIONS__*` in lower case."""

@@ -1,7 +1,8 @@
 """The port to work that is done later."""
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -14,7 +15,9 @@ class JobKind(StrEnum):
     """What can be asked for; each kind has one handler."""
 
     RECONCILE = "reconcile"
-    """Bring one reference's index entry in line with the record."""
+    """Bring one reference's index entry in line with the record; the subject is the reference's id."""
+    JOB = "job"
+    """Do one job of the record; the subject is the job's id, and its row says what is wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,28 +29,52 @@ class QueuedJob:
     subject: UUID
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regular:
+    """Work that comes round by itself: sweeps, upkeep."""
+
+    name: str
+    """Unique among them, for the log and the queue's own books."""
+    every: float
+    """Seconds from one beginning to the next, at least 1; longer where the work itself takes longer."""
+    work: Callable[[], Awaitable[None]]
+    """Raises nothing that matters: whatever comes out of it is logged, and it comes round again."""
+
+
 class JobQueue(Protocol):
     """Carries jobs from who notes them down to who does them.
 
     The record holds what must be done; the queue only makes it soon. A queue that loses everything
     loses nothing: a sweep puts waiting work back. So jobs come at least once and handlers are idempotent.
+
+    When it is down, `put` raises `PortUnavailable`; whoever asked has noted the work in the record before and
+    goes on. `run` does not end: it waits for the queue to come back.
     """
 
     @abstractmethod
     async def put(self, job: QueuedJob, *, delay: float = 0.0) -> None:
         """Ask for `job` after `delay` seconds at the earliest. The same job waiting twice may run once.
 
+        Asked for again with less delay it comes sooner; asked for while it runs, it runs once more afterwards.
         Raises `PortBusy` where the queue is full and `PortUnavailable`.
         """
 
     @abstractmethod
-    async def run(self, handle: Callable[[QueuedJob], Awaitable[None]]) -> None:
-        """Do jobs until cancelled; on the way out running ones are given back, not half counted.
+    async def run(self, handle: Callable[[QueuedJob], Awaitable[None]], *, regular: Sequence[Regular] = ()) -> None:
+        """Do jobs and regular work until cancelled; on the way out running ones are given back, not half counted.
 
-        An exception of `handle` repeats the job with exponential backoff and jitter, three times by
-        default; then it is dropped here, and the record still knows it.
+        An exception of `handle` repeats the job with exponential backoff and jitter, three tries in all by
+        default; then it is dropped here, and the record still knows it. Of all who run the same queue one at a
+        time does a piece of regular work.
         """
 
     @abstractmethod
     async def waiting(self) -> int:
-        """Return how many jobs wait or run."""
+        """Return how many jobs wait or run. Raises `PortUnavailable`."""
+
+
+class JobQueueFactory(Protocol):
+    """What an entry point of the group `facepass.job_queue` names."""
+
+    def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[JobQueue]:
+        """Open a queue for a block; `options` are the settings `FACEPASS_JOB_QUEUE__OPTIONS__*` in lower case."""

@@ -1,6 +1,8 @@
 """The port to a passive liveness check (presentation attack detection)."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from domain.face import Face
@@ -21,3 +23,10 @@ class LivenessChecker(Protocol):
     @abstractmethod
     async def close(self) -> None:
         """Give back threads and memory. May be called twice."""
+
+
+class LivenessCheckerFactory(Protocol):
+    """What an entry point of the group `facepass.liveness_checker` names."""
+
+    def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[LivenessChecker]:
+        """Load a model for a block; `options` are `FACEPASS_LIVENESS_CHECKER__OPTIONS__*` in lower case."""

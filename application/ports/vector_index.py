@@ -1,11 +1,12 @@
 """The port to nearest-neighbour search."""
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from domain.embedding import Embedding
+from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 from domain.person import PersonId
@@ -75,3 +76,16 @@ class VectorIndex(Protocol):
     @abstractmethod
     async def clear(self, gallery: GalleryId) -> None:
         """Remove all entries of a gallery; nothing happens where there are none. Raises `PortUnavailable`."""
+
+
+class VectorIndexFactory(Protocol):
+    """What an entry point of the group `facepass.vector_index` names."""
+
+    def __call__(
+        self, *, space: EmbeddingSpace, options: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[VectorIndex]:
+        """Open the index of one space for a block, made where it is missing.
+
+        `options` are the settings `FACEPASS_VECTOR_INDEX__OPTIONS__*` in lower case. The vectors that come are
+        turned by a secret rotation: cosines are as they should be, single numbers mean nothing.
+        """
