@@ -41,6 +41,18 @@ INSTALLATION = Table(
     CheckConstraint('"only"', name="one_row"),
 )
 
+INDEX_STATE = Table(
+    "index_state",
+    METADATA,
+    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("serving", Text, nullable=False),
+    Column("beside", Text),
+    Column("filled", Boolean, nullable=False),
+    Column("changed_at", _TIME, nullable=False),
+    CheckConstraint('"only"', name="one_row"),
+    CheckConstraint("serving <> beside", name="two_indexes"),
+)
+
 WORKSPACES = Table(
     "workspaces",
     METADATA,

@@ -1,0 +1,42 @@
+"""The port to which vector index answers, and which one is kept in line beside it."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType, Protocol
+
+IndexName = NewType("IndexName", str)
+"""An index as this installation calls it: its backend's name, unless the operator gave another."""
+
+KNOWN_WITHIN = 1.0
+"""Seconds within which every process acts by a change; whoever relies on it waits for twice as long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexState:
+    """What all processes of an installation agree upon."""
+
+    serving: IndexName
+    """Answers searches."""
+    beside: IndexName | None = None
+    """Is written to as well, while the installation moves from one to the other, either way."""
+    filled: bool = False
+    """Whether `beside` was filled and found to agree with the record, so that it may take over."""
+    changed_at: datetime
+
+    @property
+    def written(self) -> tuple[IndexName, ...]:
+        """Those that every change of the record goes to."""
+        return (self.serving,) if self.beside is None else (self.serving, self.beside)
+
+
+class IndexStates(Protocol):
+    """One state for the whole installation, kept in the database."""
+
+    @abstractmethod
+    async def now(self) -> IndexState:
+        """Return the state; it may be `KNOWN_WITHIN` old. Raises `PortUnavailable` where the database is gone."""
+
+    @abstractmethod
+    async def change(self, before: IndexState, after: IndexState) -> bool:
+        """Replace `before` by `after`; False where something else holds by now. Raises `PortUnavailable`."""
