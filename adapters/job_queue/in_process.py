@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -11,8 +11,9 @@ from typing import Final, final
 
 import structlog
 
+from adapters.job_queue.regular import is_cancelled, repeat
 from application.ports.errors import PortBusy
-from application.ports.job_queue import JobQueue, QueuedJob
+from application.ports.job_queue import JobQueue, QueuedJob, Regular
 from application.ports.ping import Ping
 
 PORT: Final = "job_queue"
@@ -81,10 +82,12 @@ class InProcessJobQueue(JobQueue, Ping):
             raise PortBusy(PORT, f"{self._capacity} jobs wait already")
         self._add(job, due=_now() + delay, failures=0)
 
-    async def run(self, handle: Callable[[QueuedJob], Awaitable[None]]) -> None:
-        async with asyncio.TaskGroup() as workers:
+    async def run(self, handle: Callable[[QueuedJob], Awaitable[None]], *, regular: Sequence[Regular] = ()) -> None:
+        async with asyncio.TaskGroup() as tasks:
             for _ in range(self._concurrency):
-                workers.create_task(self._work(handle))
+                tasks.create_task(self._work(handle))
+            for piece in regular:
+                tasks.create_task(repeat(piece))
 
     async def waiting(self) -> int:
         return len(self._waiting) + len(self._running)
@@ -93,12 +96,12 @@ class InProcessJobQueue(JobQueue, Ping):
         return
 
     async def _work(self, handle: Callable[[QueuedJob], Awaitable[None]]) -> None:
-        while not _is_cancelled():  # a handler may have swallowed it
+        while not is_cancelled():  # a handler may have swallowed it
             job, failures = await self._next()
             try:
                 await handle(job)
             except asyncio.CancelledError as error:
-                if _is_cancelled():
+                if is_cancelled():
                     self._finish(job)
                     self._add(job, due=_now(), failures=failures)
                     raise
@@ -165,8 +168,3 @@ class InProcessJobQueue(JobQueue, Ping):
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -1,9 +1,10 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from application.ports.job_queue import JobQueue, QueuedJob
+from adapters.job_queue.regular import repeat
+from application.ports.job_queue import JobQueue, QueuedJob, Regular
 from application.ports.ping import Ping
 
 TRIES: Final = 3
@@ -21,7 +22,7 @@ class MemoryJobQueue(JobQueue, Ping):
     """For tests: one job at a time, in the order of due times, without ever waiting for one of them.
 
     Its clock is its own: it stands still while jobs run and jumps to the next due time. A failed job is due again
-    a second later, behind whatever is due now; after `TRIES` runs it is dropped.
+    a second later, behind whatever is due now; after `TRIES` runs it is dropped. Regular work comes round in real time.
     """
 
     def __init__(self) -> None:
@@ -42,11 +43,11 @@ class MemoryJobQueue(JobQueue, Ping):
     async def put(self, job: QueuedJob, *, delay: float = 0.0) -> None:
         self._add(_Waiting(self._now + delay, job))
 
-    async def run(self, handle: Callable[[QueuedJob], Awaitable[None]]) -> None:
-        while True:
-            await self.drain(handle)
-            self._added.clear()
-            await self._added.wait()
+    async def run(self, handle: Callable[[QueuedJob], Awaitable[None]], *, regular: Sequence[Regular] = ()) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_draining(handle))
+            for piece in regular:
+                tasks.create_task(repeat(piece))
 
     async def drain(self, handle: Callable[[QueuedJob], Awaitable[None]]) -> None:
         """Do all that waits, delayed jobs and repeated ones too, and return."""
@@ -59,6 +60,12 @@ class MemoryJobQueue(JobQueue, Ping):
 
     async def ping(self) -> None:
         return
+
+    async def _keep_draining(self, handle: Callable[[QueuedJob], Awaitable[None]]) -> None:
+        while True:
+            await self.drain(handle)
+            self._added.clear()
+            await self._added.wait()
 
     async def _do(self, waiting: _Waiting, handle: Callable[[QueuedJob], Awaitable[None]]) -> None:
         self._now = max(self._now, waiting.due)
