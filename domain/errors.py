@@ -28,14 +28,16 @@ FacepassError
 │   ├── GalleryNotFound         gallery_not_found
 │   ├── PersonNotFound          person_not_found
 │   ├── ReferenceNotFound       reference_not_found
-│   └── ImageNotKept            image_not_kept
+│   ├── ImageNotKept            image_not_kept
+│   └── JobNotFound             job_not_found
 ├── Conflict                what was asked contradicts what is there
 │   ├── GalleryNameTaken        gallery_name_taken
 │   ├── ExternalIdTaken         external_id_taken
 │   ├── GalleryKept             gallery_kept
 │   ├── PersonMerged            person_merged
 │   ├── SpaceMismatch           space_mismatch
-│   └── VersionMismatch         version_mismatch
+│   ├── VersionMismatch         version_mismatch
+│   └── JobEnded                job_ended
 ├── Refused                 who asks may not
 │   ├── CredentialMissing       credential_missing
 │   ├── CredentialInvalid       credential_invalid
@@ -236,6 +238,12 @@ class ImageNotKept(NotFound):
     code = "image_not_kept"
 
 
+class JobNotFound(NotFound):
+    """No such job in this workspace."""
+
+    code = "job_not_found"
+
+
 class Conflict(FacepassError):
     """What was asked contradicts what is there."""
 
@@ -274,6 +282,12 @@ class VersionMismatch(Conflict):
     """`If-Match` names a version that is not the current one."""
 
     code = "version_mismatch"
+
+
+class JobEnded(Conflict):
+    """The job has ended: there is nothing left to cancel."""
+
+    code = "job_ended"
 
 
 class Refused(FacepassError):

@@ -1,5 +1,6 @@
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -191,4 +192,38 @@ ANSWERS = Table(
     ForeignKeyConstraint(["workspace_id", "person_id"], ["people.workspace_id", "people.id"], ondelete="CASCADE"),
     Index(None, "workspace_id", "person_id", postgresql_where=text("person_id IS NOT NULL")),
     Index(None, "expires_at"),
+)
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("parameters", JSONB, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    Column("total", BigInteger),
+    Column("stage", Text, nullable=False),
+    Column("result", JSONB(none_as_null=True)),
+    Column("attempts", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("failures", JSONB, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("held_until", _TIME),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("time_limit_seconds", Double, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("due_at", _TIME, nullable=False),
+    Column("started_at", _TIME),
+    Column("finished_at", _TIME),
+    # What opens the job's files in the blob store, as long as there may be any.
+    Column("data_key_id", Uuid),
+    Column("wrapped", LargeBinary),
+    # What the sweep asks every few seconds.
+    Index(None, "due_at", postgresql_where=text("status = 'queued'")),
+    Index(None, "held_until", postgresql_where=text("status = 'running'")),
+    Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    Index(None, "data_key_id", postgresql_where=text("data_key_id IS NOT NULL")),
 )

@@ -16,6 +16,7 @@ from domain.credential import ApiKey
 from domain.embedding import SpaceId
 from domain.enrolment import Reference, ReferenceId
 from domain.gallery import Gallery, GalleryId
+from domain.job import Job, JobId, JobStatus, JobWork
 from domain.person import Person, PersonId
 from domain.workspace import Workspace, WorkspaceId
 
@@ -253,3 +254,55 @@ class AnswerRepository(Protocol):
     @abstractmethod
     async def purge(self, now: datetime) -> int:
         """Remove what has expired and return how many."""
+
+
+class JobRepository(Protocol):
+    """Jobs of a workspace."""
+
+    @abstractmethod
+    async def add(self, job: Job, key: WrappedKey | None = None) -> None:
+        """Keep a new one; with `key` where files lie in the blob store for it, sealed with that."""
+
+    @abstractmethod
+    async def get(self, workspace: WorkspaceId, job: JobId, *, lock: bool = False) -> Job:
+        """Return it; with `lock`, nobody else changes it until the transaction ends. Raises `JobNotFound`."""
+
+    @abstractmethod
+    async def page(
+        self,
+        workspace: WorkspaceId,
+        *,
+        limit: int,
+        after: UUID | None,
+        status: JobStatus | None = None,
+        kind: JobWork | None = None,
+    ) -> Page[Job]:
+        """Return up to `limit` jobs behind `after`, of one status or kind where given."""
+
+    @abstractmethod
+    async def save(self, job: Job) -> None:
+        """Replace one that was read with `lock` in this transaction. Raises `JobNotFound`."""
+
+    @abstractmethod
+    async def key_of(self, workspace: WorkspaceId, job: JobId) -> WrappedKey | None:
+        """Return what opens the files of a job, None where it has none, or has none any more."""
+
+
+class JobSweep(Protocol):
+    """What must be done about jobs of all workspaces: for the sweep alone."""
+
+    @abstractmethod
+    async def due(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, JobId]]:
+        """Return jobs that can be run: those that wait and are due, and those whose lease ran out. Oldest first."""
+
+    @abstractmethod
+    async def with_files(self, *, limit: int) -> Sequence[tuple[WorkspaceId, JobId]]:
+        """Return jobs that have ended and may still have files in the blob store."""
+
+    @abstractmethod
+    async def without_files(self, workspace: WorkspaceId, job: JobId) -> None:
+        """Forget the key of a job's files: they are gone."""
+
+    @abstractmethod
+    async def purge(self, ended_before: datetime) -> int:
+        """Remove jobs that ended before then and have no files left; return how many."""
