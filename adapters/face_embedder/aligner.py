@@ -32,6 +32,10 @@ class Aligner:
         self._core = np.stack(np.meshgrid(*sides), axis=2).reshape(-1, 2)
         self._eyes = float(np.hypot(*(self._template[1] - self._template[0])))
 
+    def blank(self) -> NDArray[np.uint8]:
+        """Return one black chip, 1 x height x width x 3."""
+        return np.zeros((1, self._height, self._width, 3), np.uint8)
+
     def coarseness(self, landmarks: NDArray[np.float64]) -> float:
         """By how much the picture could be reduced until the smallest face is no larger than in its chip.
 
