@@ -14,6 +14,7 @@ from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
 from adapters.persistence.gallery_repository import SqlGalleryRepository
+from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
 from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
 from adapters.persistence.record import SqlRecord
@@ -26,6 +27,8 @@ from application.ports.repositories import (
     AnswerRepository,
     ApiKeyRepository,
     GalleryRepository,
+    JobRepository,
+    JobSweep,
     PersonRepository,
     ReconciliationRepository,
     ReferenceRepository,
@@ -101,3 +104,5 @@ class DatabaseProvider(Provider):
     reconciliations = provide(SqlReconciliationRepository, provides=ReconciliationRepository, scope=Scope.REQUEST)
     api_keys = provide(SqlApiKeyRepository, provides=ApiKeyRepository, scope=Scope.REQUEST)
     answers = provide(SqlAnswerRepository, provides=AnswerRepository, scope=Scope.REQUEST)
+    jobs = provide(SqlJobRepository, provides=JobRepository, scope=Scope.REQUEST)
+    job_sweep = provide(SqlJobSweep, provides=JobSweep, scope=Scope.REQUEST)

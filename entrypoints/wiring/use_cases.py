@@ -3,8 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from dishka import AsyncContainer, Provider, Scope, provide, provide_all
 
+from application.ports.clock import Clock
+from application.ports.job_queue import JobQueue
 from application.use_cases.evaluation.calibrate import Calibrate
 from application.use_cases.evaluation.evaluate import Evaluate
 from application.use_cases.galleries.create_gallery import CreateGallery
@@ -13,6 +16,15 @@ from application.use_cases.galleries.get_gallery import GetGallery
 from application.use_cases.galleries.list_galleries import ListGalleries
 from application.use_cases.galleries.update_gallery import UpdateGallery
 from application.use_cases.idempotency import RememberedAnswers
+from application.use_cases.jobs.cancel_job import CancelJob
+from application.use_cases.jobs.change_job import ChangeJob
+from application.use_cases.jobs.get_job import GetJob
+from application.use_cases.jobs.handlers import JobHandlers
+from application.use_cases.jobs.list_jobs import ListJobs
+from application.use_cases.jobs.run_job import RunJob
+from application.use_cases.jobs.start_job import StartJob
+from application.use_cases.jobs.sweep_jobs import SweepJobs
+from application.use_cases.jobs.watch_job import WatchJob
 from application.use_cases.keys.authenticate import Authenticate
 from application.use_cases.keys.bootstrap import Bootstrap
 from application.use_cases.matching.compare_faces import CompareFaces
@@ -38,6 +50,9 @@ from application.use_cases.upkeep.mend_index import MendIndex
 from application.use_cases.upkeep.rebuild_index import RebuildIndex
 from application.use_cases.upkeep.repair import Repair
 from application.use_cases.upkeep.verify_index import VerifyIndex
+from domain.job import Job
+
+log = structlog.get_logger("facepass.jobs")
 
 
 class UseCaseProvider(Provider):
@@ -78,6 +93,12 @@ class UseCaseProvider(Provider):
         DeleteReference,
         MendIndex,
         RebuildIndex,
+        StartJob,
+        ChangeJob,
+        CancelJob,
+        GetJob,
+        ListJobs,
+        SweepJobs,
         Repair,
         scope=Scope.REQUEST,
     )
@@ -92,3 +113,34 @@ class UseCaseProvider(Provider):
                 yield await unit.get(EnrolReferences)
 
         return EnrolBatch(enrolment=enrolment)
+
+    @provide(scope=Scope.APP)
+    def job_handlers(self) -> JobHandlers:
+        """Say who does which kind of job."""
+        return JobHandlers({})
+
+    @provide(scope=Scope.APP)
+    def run_job(self, container: AsyncContainer, handlers: JobHandlers, queue: JobQueue, clock: Clock) -> RunJob:
+        """Give each change of a job a unit of work of its own, beside those of its handler."""
+
+        @asynccontextmanager
+        async def changing() -> AsyncIterator[ChangeJob]:
+            async with container(scope=Scope.REQUEST) as unit:
+                yield await unit.get(ChangeJob)
+
+        return RunJob(handlers=handlers, scope=changing, queue=queue, clock=clock, unexpected=_unexpected)
+
+    @provide(scope=Scope.APP)
+    def watch_job(self, container: AsyncContainer) -> WatchJob:
+        """Give each look at a job a unit of work of its own: a client may watch for minutes."""
+
+        @asynccontextmanager
+        async def showing() -> AsyncIterator[GetJob]:
+            async with container(scope=Scope.REQUEST) as unit:
+                yield await unit.get(GetJob)
+
+        return WatchJob(scope=showing)
+
+
+def _unexpected(job: Job, error: BaseException) -> None:
+    log.error("job_error", job=str(job.id), kind=job.kind.value, exc_info=error)

@@ -5,6 +5,7 @@ from application.ports.clock import Clock
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob
 from application.ports.repositories import AnswerRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
+from application.use_cases.jobs.sweep_jobs import SweepJobs
 
 _AT_ONCE = 500
 
@@ -12,7 +13,7 @@ _AT_ONCE = 500
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """Put what was noted and not done on the queue, and forget answers that have expired.
+    """Put what was noted and not done on the queue, and forget answers and jobs that nobody needs any more.
 
     Finds what a crash left behind, what a dead backend could not take, and nothing else. Called every
     few seconds: what waits already is not put twice.
@@ -20,6 +21,7 @@ class Repair:
 
     reconciliations: ReconciliationRepository
     answers: AnswerRepository
+    sweep_jobs: SweepJobs
     queue: JobQueue
     transaction: Transaction
     clock: Clock
@@ -32,4 +34,5 @@ class Repair:
         await self.transaction.commit()
         for workspace, reference in due:
             await self.queue.put(QueuedJob(kind=JobKind.RECONCILE, workspace=workspace, subject=reference))
+        await self.sweep_jobs()
         return len(due)

@@ -1,0 +1,62 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import final
+
+from application.ports.errors import PortBusy, PortUnavailable
+from application.use_cases.jobs.get_job import GetJob
+from domain.job import Job, JobId
+from domain.workspace import WorkspaceId
+
+LOOK_EVERY = 1.0
+"""Seconds: progress is written as often."""
+
+SILENT_FOR = 15.0
+"""Seconds without news after which something is said all the same: proxies drop connections that are silent for 30 to
+60 seconds."""
+
+WATCHED_FOR = 900.0
+"""Seconds of one connection: one that nobody reads any more must end by itself."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchJob:
+    """Tell a job as it is, and again whenever something about it changes, until it has ended."""
+
+    scope: Callable[[], AbstractAsyncContextManager[GetJob]]
+    """A unit of work for each look: no connection is held between two."""
+    look_every: float = LOOK_EVERY
+    silent_for: float = SILENT_FOR
+    watched_for: float = WATCHED_FOR
+
+    async def __call__(self, *, workspace: WorkspaceId, job: JobId) -> AsyncIterator[Job | None]:
+        """Yield the job, or None where there was no news for a while.
+
+        The first one comes at once, or raises `JobNotFound`. A database that is gone later is no news.
+        """
+        time = asyncio.get_running_loop().time
+        ends = time() + self.watched_for
+        shown = await self._look(workspace, job)
+        yield shown
+        told = time()
+        while not shown.ended and time() < ends:
+            await asyncio.sleep(self.look_every)
+            try:
+                now = await self._look(workspace, job)
+            except (PortUnavailable, PortBusy):
+                now = shown
+            if now != shown:
+                shown = now
+                yield shown
+                told = time()
+            elif time() - told >= self.silent_for:
+                yield None
+                told = time()
+
+    async def _look(self, workspace: WorkspaceId, job: JobId) -> Job:
+        async with self.scope() as show:
+            found = await show(workspace=workspace, job=job)
+        # A lease that was renewed is no news.
+        return replace(found, held_until=None)
