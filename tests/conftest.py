@@ -15,6 +15,7 @@ from adapters.packs.fetch import Fetcher
 from adapters.packs.registry import PackRegistry
 from adapters.persistence import schema
 from adapters.persistence.database import Database, engine
+from tests.s3_server import S3Server
 
 ENVIRONMENT = dict(os.environ)  # noqa: TID251 - where the test data lies, and the package index of whoever runs this
 CHECKOUT = Path(__file__).parents[1]
@@ -67,6 +68,13 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
     await execute(postgres_url, f"CREATE DATABASE {name}")
     yield beside(postgres_url, name)
     await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 of this process's own."""
+    with S3Server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

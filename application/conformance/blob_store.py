@@ -1,13 +1,16 @@
 """What every blob store promises."""
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import ClassVar, cast
 
 import pytest
 
 from application.conformance.contract import Contract
 from application.ports.blob_store import BlobKey, BlobStore, blob_key
+from application.ports.errors import PortUnavailable
+from application.ports.ping import Ping
 from domain.errors import InvalidValue
 
 HOSTILE_KEYS = {
@@ -36,21 +39,66 @@ HOSTILE_KEYS = {
     "many segments": "/".join("abcdefghi"),
 }
 
-_LARGE = 32 * 2**20
-_PAGE = 2 * 2**20
+LARGE = 12 * 2**20
+"""Bytes of a body that stores which send in parts do not send in one."""
+
+_LARGEST = 32 * 2**20
+
+OpenBlobStore = Callable[[], AbstractAsyncContextManager[BlobStore]]
 
 
 class BlobStoreContract(Contract):
-    """Give `reopen`: a function that opens the same, at first empty, storage anew each time it is called."""
+    """Give `open_store`: a function that opens the same, at first empty, storage for a block, each time anew.
+
+    Two promises are seen from behind the port alone, and need a fixture more where the store has what they are about:
+    `unavailable` (see `has_backend`), `half_written` and `leftovers` (see `writes_in_steps`).
+    """
+
+    has_backend: ClassVar[bool] = True
+    """Whether something stands behind the store that can be away: a server, a disk. Then give `unavailable`."""
+
+    writes_in_steps: ClassVar[bool] = True
+    """Whether a write that breaks off can leave something behind. Then give `half_written` and `leftovers`."""
+
+    patience: ClassVar[float] = 60.0
+    """Seconds in which every call on a store without its backend has to end: generous, since machines differ."""
 
     @pytest.fixture
-    def reopen(self) -> Callable[[], BlobStore]:
-        """Return the function; a store that lives in memory returns the same one each time."""
-        raise NotImplementedError("give your contract test the fixture `reopen`")
+    def open_store(self) -> OpenBlobStore:
+        """Return the function; a store that lives in memory yields the same one each time."""
+        raise NotImplementedError("give your contract test the fixture `open_store`")
 
     @pytest.fixture
-    def store(self, reopen: Callable[[], BlobStore]) -> BlobStore:
-        return reopen()
+    async def store(self, open_store: OpenBlobStore) -> AsyncIterator[BlobStore]:
+        """Yield an open store with nothing in it."""
+        async with open_store() as store:
+            yield store
+
+    @pytest.fixture
+    def unavailable(self) -> BlobStore:
+        """Return a store that was opened, and whose backend has gone away since."""
+        if self.has_backend:
+            raise NotImplementedError(
+                "give your contract test the fixture `unavailable`, or set `has_backend` to False"
+            )
+        pytest.skip("this store has nothing behind it that could be away")
+
+    @pytest.fixture
+    def half_written(self) -> Callable[[BlobKey, bytes], Awaitable[None]]:
+        """Return a function that begins to write past the port, in the storage of `store`, and stops in the middle.
+
+        What it leaves is what a process leaves that was killed while it wrote.
+        """
+        if self.writes_in_steps:
+            raise NotImplementedError("give the fixture `half_written`, or set `writes_in_steps` to False")
+        pytest.skip("this store writes in one step")
+
+    @pytest.fixture
+    def leftovers(self) -> Callable[[], Awaitable[int]]:
+        """Return a function that counts, past the port, what lies in the storage of `store` and is no blob."""
+        if self.writes_in_steps:
+            raise NotImplementedError("give the fixture `leftovers`, or set `writes_in_steps` to False")
+        pytest.skip("this store writes in one step")
 
     async def test_what_was_put_is_got(self, store: BlobStore) -> None:
         await store.put(blob_key("a", "b"), b"\x00sealed\xff")
@@ -163,9 +211,17 @@ class BlobStoreContract(Contract):
         assert await listed(store) == []
 
     async def test_a_large_blob_comes_back_whole(self, store: BlobStore) -> None:
-        large = bytes(range(256)) * (_LARGE // 256)
+        large = bytes(range(256)) * (_LARGEST // 256) + b"and a piece that fills no part"
         await store.put(blob_key("large"), large)
         assert await store.get(blob_key("large")) == large
+        assert await listed(store) == ["large"]
+
+    async def test_a_large_blob_is_replaced_by_a_small_one_and_back(self, store: BlobStore) -> None:
+        for content in (b"L" * LARGE, b"small", b"M" * LARGE):
+            await store.put(blob_key("a"), content)
+            assert await store.get(blob_key("a")) == content
+        await store.remove(blob_key("a"))
+        assert await store.get(blob_key("a")) is None
 
     async def test_many_at_once_do_not_disturb_each_other(self, store: BlobStore) -> None:
         contents = {blob_key("at-once", f"{number:02}"): bytes([number]) * 10_000 for number in range(40)}
@@ -173,18 +229,22 @@ class BlobStoreContract(Contract):
         got = await asyncio.gather(*(store.get(key) for key in contents))
         assert got == list(contents.values())
 
-    async def test_writers_of_one_key_leave_one_of_their_contents(self, store: BlobStore) -> None:
-        contents = [bytes([number]) * 100_000 for number in range(10)]
+    @pytest.mark.parametrize(("writers", "size"), [(10, 100_000), (3, LARGE)])
+    async def test_writers_of_one_key_leave_one_of_their_contents(
+        self, store: BlobStore, writers: int, size: int
+    ) -> None:
+        contents = [bytes([number]) * size for number in range(writers)]
         await asyncio.gather(*(store.put(blob_key("one"), content) for content in contents))
         assert await store.get(blob_key("one")) in contents
 
-    async def test_a_reader_never_sees_half_a_blob(self, store: BlobStore) -> None:
-        contents = [bytes([number]) * _PAGE for number in range(2)]
-        await store.put(blob_key("one"), contents[0])
+    @pytest.mark.parametrize(("writes", "size"), [(20, 100_000), (4, LARGE)])
+    async def test_a_reader_never_sees_half_a_blob_or_two(self, store: BlobStore, writes: int, size: int) -> None:
+        contents = [bytes([number]) * size for number in range(2)]
+        await store.put(blob_key("one"), contents[1])
         seen: list[bytes | None] = []
 
         async def write() -> None:
-            for number in range(10):
+            for number in range(writes):
                 await store.put(blob_key("one"), contents[number % 2])
 
         async def read(writing: asyncio.Task[None]) -> None:
@@ -208,13 +268,96 @@ class BlobStoreContract(Contract):
         await asyncio.gather(*(churn(key) for key in keys))
         assert await listed(store) == keys
 
-    async def test_blobs_survive_reopening(self, reopen: Callable[[], BlobStore]) -> None:
-        await reopen().put(blob_key("a", "b"), b"kept")
-        again = reopen()
-        assert await again.get(blob_key("a", "b")) == b"kept"
-        assert await listed(again) == ["a/b"]
+    async def test_blobs_survive_reopening(self, open_store: OpenBlobStore) -> None:
+        async with open_store() as store:
+            await store.put(blob_key("a", "b"), b"kept")
+        async with open_store() as again:
+            assert await again.get(blob_key("a", "b")) == b"kept"
+            assert await listed(again) == ["a/b"]
+
+    async def test_two_that_are_open_see_the_same(self, open_store: OpenBlobStore) -> None:
+        async with open_store() as one, open_store() as other:
+            await one.put(blob_key("a"), b"x")
+            assert await other.get(blob_key("a")) == b"x"
+            await other.remove(blob_key("a"))
+            assert await one.get(blob_key("a")) is None
+
+    @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.01, 0.05, 0.2])
+    async def test_a_put_that_is_cancelled_leaves_what_was_there_or_all_of_the_new(
+        self, store: BlobStore, seconds: float
+    ) -> None:
+        before, after = b"before", b"a" * LARGE
+        await store.put(blob_key("a"), before)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await store.put(blob_key("a"), after)
+        assert await store.get(blob_key("a")) in (before, after)
+        assert await listed(store) == ["a"]
+
+    async def test_a_put_that_is_cancelled_leaves_nothing_behind(
+        self, store: BlobStore, leftovers: Callable[[], Awaitable[int]]
+    ) -> None:
+        for _ in range(3):
+            putting = asyncio.create_task(store.put(blob_key("a"), b"a" * LARGE))
+            while not putting.done() and not await leftovers():
+                await _storage_changes()
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
+            async with asyncio.timeout(self.patience):
+                while await leftovers():  # what runs in a thread ends a little later
+                    await _storage_changes()
+
+    async def test_what_is_half_written_is_not_there(
+        self, store: BlobStore, half_written: Callable[[BlobKey, bytes], Awaitable[None]]
+    ) -> None:
+        await half_written(blob_key("a", "b"), b"a" * LARGE)
+        assert await store.get(blob_key("a", "b")) is None
+        assert await listed(store) == []
+        await store.remove(blob_key("a", "b"))
+        await store.put(blob_key("a", "b"), b"whole")
+        assert await store.get(blob_key("a", "b")) == b"whole"
+
+    async def test_what_is_half_written_does_not_touch_what_was_there(
+        self, store: BlobStore, half_written: Callable[[BlobKey, bytes], Awaitable[None]]
+    ) -> None:
+        await store.put(blob_key("a"), b"before")
+        await half_written(blob_key("a"), b"a" * LARGE)
+        assert await store.get(blob_key("a")) == b"before"
+        assert await listed(store) == ["a"]
+
+    async def test_it_says_that_it_is_there(self, store: BlobStore) -> None:
+        assert isinstance(store, Ping)
+        assert store.name == "blob_store"
+        await store.ping()
+        assert await listed(store) == []
+
+    async def test_without_its_backend_every_call_says_so_in_bounded_time(self, unavailable: BlobStore) -> None:
+        key = blob_key("a", "b")
+        assert isinstance(unavailable, Ping)
+        async with asyncio.timeout(self.patience):
+            said = await asyncio.gather(
+                unavailable.put(key, b"x"),
+                unavailable.put(key, b"x" * LARGE),
+                unavailable.get(key),
+                unavailable.remove(key),
+                listed(unavailable),
+                listed(unavailable, "a/"),
+                unavailable.ping(),
+                return_exceptions=True,
+            )
+        assert [type(answer) for answer in said] == [PortUnavailable] * len(said)
+        assert {answer.port for answer in said if isinstance(answer, PortUnavailable)} == {"blob_store"}
+
+    async def test_without_its_backend_a_hostile_key_is_still_hostile(self, unavailable: BlobStore) -> None:
+        with pytest.raises(InvalidValue):
+            await unavailable.get(cast("BlobKey", "../a"))
 
 
 async def listed(store: BlobStore, prefix: str = "") -> list[BlobKey]:
     """Return all keys that begin with `prefix`."""
     return [key async for key in store.keys(prefix)]
+
+
+async def _storage_changes() -> None:
+    """Let a moment pass: no port tells when something changes behind it."""
+    await asyncio.sleep(0.001)

@@ -1,31 +1,102 @@
+import asyncio
 import os
 import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from adapters.blob_store.filesystem import ABANDONED_AFTER, FilesystemBlobStore
 from adapters.blob_store.memory import MemoryBlobStore
-from application.conformance.blob_store import BlobStoreContract, listed
-from application.ports.blob_store import BlobStore, blob_key
+from adapters.blob_store.s3 import open_s3_blob_store
+from application.conformance.blob_store import BlobStoreContract, OpenBlobStore, listed
+from application.ports.blob_store import BlobKey, BlobStore, blob_key
 from application.ports.errors import PortUnavailable
+from tests.relay import Relay
+from tests.s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 
 ID = "0199c1f2-7d3a-7c11-9f00-5be1a2c3d4e5"
+PREFIX = "facepass"
 
 
 class TestMemoryBlobStore(BlobStoreContract):
+    has_backend = False
+    writes_in_steps = False
+
     @pytest.fixture
-    def reopen(self) -> Callable[[], BlobStore]:
+    def open_store(self) -> OpenBlobStore:
         store = MemoryBlobStore()
-        return lambda: store
+        return lambda: nullcontext(store)
 
 
 class TestFilesystemBlobStore(BlobStoreContract):
     @pytest.fixture
-    def reopen(self, tmp_path: Path) -> Callable[[], BlobStore]:
-        return lambda: FilesystemBlobStore(tmp_path / "blobs")
+    def open_store(self, root: Path) -> OpenBlobStore:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[BlobStore]:
+            yield FilesystemBlobStore(root)
+
+        return opened
+
+    @pytest.fixture
+    def unavailable(self, root: Path) -> BlobStore:
+        store = FilesystemBlobStore(root)
+        move(root, root.with_name("unmounted"))
+        return store
+
+    @pytest.fixture
+    def half_written(self, root: Path) -> Callable[[BlobKey, bytes], Awaitable[None]]:
+        async def begin(_: BlobKey, content: bytes) -> None:
+            (root / ".incoming" / "0123456789abcdef").write_bytes(content[: len(content) // 2])
+
+        return begin
+
+    @pytest.fixture
+    def leftovers(self, root: Path) -> Callable[[], Awaitable[int]]:
+        async def count() -> int:
+            return len(list((root / ".incoming").iterdir()))
+
+        return count
+
+
+class TestS3BlobStore(BlobStoreContract):
+    @pytest.fixture
+    def bucket(self, s3: S3Server) -> str:
+        return s3.new_bucket()
+
+    @pytest.fixture
+    def open_store(self, s3: S3Server, bucket: str) -> OpenBlobStore:
+        return lambda: open_s3(s3.url, bucket)
+
+    @pytest.fixture
+    async def unavailable(self, s3: S3Server, bucket: str) -> AsyncIterator[BlobStore]:
+        async with Relay(s3.url) as relay, open_s3(relay.url, bucket) as store:
+            relay.cut()
+            yield store
+
+    @pytest.fixture
+    def half_written(self, s3: S3Server, bucket: str) -> Callable[[BlobKey, bytes], Awaitable[None]]:
+        async def begin(key: BlobKey, content: bytes) -> None:
+            with closing(s3.client()) as client:
+                upload = client.create_multipart_upload(Bucket=bucket, Key=f"{PREFIX}/{key}")
+                part = {name: upload[name] for name in ("Bucket", "Key", "UploadId")}
+                client.upload_part(**part, PartNumber=1, Body=content[: len(content) // 2])
+
+        return begin
+
+    @pytest.fixture
+    def leftovers(self, s3: S3Server, bucket: str) -> Iterator[Callable[[], Awaitable[int]]]:
+        with closing(s3.client()) as client:
+
+            async def count() -> int:
+                return len((await asyncio.to_thread(client.list_multipart_uploads, Bucket=bucket)).get("Uploads", ()))
+
+            yield count
+
+
+def open_s3(url: str, bucket: str) -> AbstractAsyncContextManager[BlobStore]:
+    return open_s3_blob_store(bucket=bucket, prefix=PREFIX, endpoint=url, access_key=ACCESS_KEY, secret_key=SECRET_KEY)
 
 
 @pytest.fixture
