@@ -16,7 +16,7 @@ from entrypoints.http.access import guard
 from entrypoints.http.docs import PROBLEMS, assets_router, openapi_config, openapi_document
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
 from entrypoints.http.request_context import request_context
-from entrypoints.http.routes import galleries, health, matching, people, references
+from entrypoints.http.routes import galleries, health, jobs, matching, people, references
 from entrypoints.settings import Settings
 
 AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
@@ -52,6 +52,12 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         galleries.get_gallery,
         galleries.update_gallery,
         galleries.delete_gallery,
+    ),
+    "Jobs": (
+        jobs.list_jobs,
+        jobs.get_job,
+        jobs.cancel_job,
+        jobs.watch_job,
     ),
 }
 """Every route behind the door, as the API pages group them: each names the scope it needs."""
