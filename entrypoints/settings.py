@@ -18,6 +18,10 @@ PREFIX = "FACEPASS_"
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Megapixels = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+Backend = Annotated[str, msgspec.Meta(pattern="^([a-z0-9][a-z0-9_-]{0,62})?$")]
+"""A built-in adapter's name, or that of an entry point of a package that is installed."""
+Options = dict[str, str]
+"""What a third party's adapter is told: `FACEPASS_<PORT>__OPTIONS__<NAME>=<value>`, names in lower case."""
 
 
 class SettingsError(Exception):
@@ -38,9 +42,12 @@ class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class FaceEmbedderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The face model."""
 
-    backend: Literal["onnx"] = "onnx"
+    backend: Backend = "onnx"
     pack: str = "open"
+    root: Path | None = None
+    """The folder of InsightFace's packs; empty: the library's own, `~/.insightface`."""
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    """Of ONNX Runtime, in order; one that does not load stops the start."""
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Images worked on at once, one thread each; 0: one a core."""
     detection_size: Annotated[int, msgspec.Meta(ge=64, le=4096)] = 640
@@ -49,32 +56,103 @@ class FaceEmbedderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """Images that may wait; past it the answer is 503."""
     queue_wait: Seconds = 5.0
     """Seconds that an image may wait; past it the answer is 503."""
+    options: Options = {}
+
+
+class NextFaceEmbedderSettings(FaceEmbedderSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second face model beside the first, while galleries move to it."""
+
+    backend: Backend = ""
+    """Empty: there is none."""
+
+
+class LivenessCheckerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The liveness check."""
+
+    backend: Backend = ""
+    """Empty: none."""
+    options: Options = {}
 
 
 class VectorIndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Nearest-neighbour search."""
 
-    backend: Literal["pgvector"] = "pgvector"
+    backend: Backend = "pgvector"
+    name: Backend = ""
+    """What this installation calls it; empty: as its backend is called."""
     url: str | None = None
-    """A PostgreSQL with pgvector; empty: the main database."""
+    """Of a PostgreSQL with pgvector (empty: the main database), or of a Qdrant."""
+    api_key: str | None = None
+    path: Path | None = None
+    """Qdrant without a server, in a folder; for one process."""
+    timeout: Seconds = 10.0
     exact_up_to: Positive | None = None
     """References of a gallery up to which search is exact; empty: as measured."""
+    half_precision: bool = False
+    """pgvector: 16 bits a number."""
+    shards: Positive | None = None
+    replicas: Positive | None = None
+    write_consistency: Positive | None = None
+    """Qdrant: of a collection that is made; empty: as the server has it."""
+    options: Options = {}
+
+    @property
+    def called(self) -> str:
+        """Its name in the record, which says which index answers."""
+        return self.name or self.backend
+
+
+class NextVectorIndexSettings(VectorIndexSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A second index beside the first, while the installation moves to it."""
+
+    backend: Backend = ""
+    """Empty: there is none."""
 
 
 class BlobStoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Kept images, sealed."""
 
-    backend: Literal["filesystem"] = "filesystem"
+    backend: Backend = "filesystem"
     path: Path | None = None
     """Empty: `blobs` in the data folder."""
+    endpoint: str | None = None
+    """Of an S3-compatible store; empty: Amazon's own, by region."""
+    region: str | None = None
+    bucket: str | None = None
+    prefix: str = ""
+    """Of every key in the bucket."""
+    access_key: str | None = None
+    """Empty, with the secret key: where Amazon's own tools look."""
+    secret_key: str | None = None
+    path_style: bool | None = None
+    """The bucket in the path rather than in the host's name; empty: with an endpoint."""
+    encryption: Literal["", "AES256", "aws:kms"] = ""
+    """By the store, over our own."""
+    kms_key: str | None = None
+    options: Options = {}
 
 
 class JobQueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Work that is done later."""
 
-    backend: Literal["in_process"] = "in_process"
+    backend: Backend = "in_process"
+    url: str | None = None
+    """Of a Redis, for `arq`."""
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "facepass"
+    """Keeps installations on one Redis apart."""
+    concurrency: Positive = 4
+    """Jobs that one process does at once."""
     upkeep_seconds: Seconds = 2.0
     """How often what was left undone is looked for."""
+    options: Options = {}
+
+
+class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What may be forgotten, and the counting of limits."""
+
+    backend: Literal["memory", "redis"] = "memory"
+    url: str | None = None
+    """Of a Redis."""
 
 
 class ModelsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -120,9 +198,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_format: Literal["console", "json"] = "console"
     database: DatabaseSettings = DatabaseSettings()
     face_embedder: FaceEmbedderSettings = FaceEmbedderSettings()
+    next_face_embedder: NextFaceEmbedderSettings = NextFaceEmbedderSettings()
+    liveness_checker: LivenessCheckerSettings = LivenessCheckerSettings()
     vector_index: VectorIndexSettings = VectorIndexSettings()
+    next_vector_index: NextVectorIndexSettings = NextVectorIndexSettings()
     blob_store: BlobStoreSettings = BlobStoreSettings()
     job_queue: JobQueueSettings = JobQueueSettings()
+    cache: CacheSettings = CacheSettings()
     models: ModelsSettings = ModelsSettings()
     image: ImageSettings = ImageSettings()
     http: HttpSettings = HttpSettings()
@@ -204,17 +286,32 @@ def _place(nested: dict[str, object], name: str, value: str) -> None:
     struct: type[msgspec.Struct] = Settings
     *folders, leaf = name.removeprefix(PREFIX).lower().split("__")
     here = nested
-    for folder in folders:
-        inner = {field.name: field.type for field in msgspec.structs.fields(struct)}.get(folder)
+    for place, folder in enumerate(folders):
+        if _is_mapping(_types(struct).get(folder)):
+            if value.strip():
+                options = here.setdefault(folder, {})
+                options["__".join([*folders[place + 1 :], leaf])] = value.strip()  # type: ignore[index]  # made above
+            return
+        inner = _types(struct).get(folder)
         if not (isinstance(inner, type) and issubclass(inner, msgspec.Struct)):
             raise SettingsError(f"{name} is no setting. {_nearest(name)}")
         struct = inner
         here = here.setdefault(folder, {})  # type: ignore[assignment]  # only folders are put at folders' names
-    types = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    types = _types(struct)
     if leaf not in types:
         raise SettingsError(f"{name} is no setting. {_nearest(name)}")
     if value.strip():
+        if _is_mapping(types[leaf]):
+            raise SettingsError(f"{name}: name the option, as in {name}__FOLDER=/somewhere")
         here[leaf] = _split(value) if _is_list(types[leaf]) else value.strip()
+
+
+def _types(struct: type[msgspec.Struct]) -> dict[str, object]:
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def _is_mapping(kind: object) -> bool:
+    return get_origin(kind) is dict
 
 
 def _is_list(kind: object) -> bool:
@@ -246,11 +343,9 @@ def _explained(message: str) -> str:
 
 
 def _check(settings: Settings) -> None:
-    if settings.http.processes > 1:
-        raise SettingsError(
-            f"{PREFIX}HTTP__PROCESSES: more than one process needs a queue and a cache that they share; those in the "
-            "process would multiply limits and miss revocations. Use 1"
-        )
+    _check_processes(settings)
+    _check_indexes(settings)
+    _check_addresses(settings)
     if settings.image.budget_megapixels < settings.image.max_megapixels:
         raise SettingsError(
             f"{PREFIX}IMAGE__BUDGET_MEGAPIXELS: must be at least {PREFIX}IMAGE__MAX_MEGAPIXELS, "
@@ -261,6 +356,48 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             f"{PREFIX}MASTER_KEY_FILE: lies inside the data folder; a copy of the folder would hold the key to itself"
         )
+
+
+def _check_processes(settings: Settings) -> None:
+    if settings.http.processes == 1:
+        return
+    if settings.job_queue.backend == "in_process" or settings.cache.backend == "memory":
+        raise SettingsError(
+            f"{PREFIX}HTTP__PROCESSES: more than one process needs a queue and a cache that they share; those in the "
+            f"process would multiply limits and miss revocations. Use 1, or {PREFIX}JOB_QUEUE__BACKEND=arq and "
+            f"{PREFIX}CACHE__BACKEND=redis"
+        )
+    for place, index in _indexes(settings):
+        if index.path is not None:
+            raise SettingsError(
+                f"{PREFIX}{place}__PATH: a folder of Qdrant's is for one process, and {PREFIX}HTTP__PROCESSES is "
+                f"{settings.http.processes}. Set {PREFIX}{place}__URL"
+            )
+
+
+def _check_indexes(settings: Settings) -> None:
+    for place, index in _indexes(settings):
+        if index.backend == "qdrant" and (index.url is None) == (index.path is None):
+            raise SettingsError(f"{PREFIX}{place}__URL: qdrant needs this or {PREFIX}{place}__PATH, and not both")
+    if settings.next_vector_index.backend and settings.next_vector_index.called == settings.vector_index.called:
+        raise SettingsError(
+            f"{PREFIX}NEXT_VECTOR_INDEX__NAME: two indexes cannot both be called {settings.vector_index.called!r}"
+        )
+
+
+def _check_addresses(settings: Settings) -> None:
+    if settings.blob_store.backend == "s3" and settings.blob_store.bucket is None:
+        raise SettingsError(f"{PREFIX}BLOB_STORE__BUCKET: s3 needs the name of a bucket")
+    if (settings.blob_store.access_key is None) != (settings.blob_store.secret_key is None):
+        raise SettingsError(f"{PREFIX}BLOB_STORE__SECRET_KEY: goes with {PREFIX}BLOB_STORE__ACCESS_KEY, or neither")
+    if settings.job_queue.backend == "arq" and settings.job_queue.url is None:
+        raise SettingsError(f"{PREFIX}JOB_QUEUE__URL: arq needs a Redis, as in redis://localhost:6379/0")
+    if settings.cache.backend == "redis" and settings.cache.url is None:
+        raise SettingsError(f"{PREFIX}CACHE__URL: redis needs an address, as in redis://localhost:6379/1")
+
+
+def _indexes(settings: Settings) -> tuple[tuple[str, VectorIndexSettings], ...]:
+    return ("VECTOR_INDEX", settings.vector_index), ("NEXT_VECTOR_INDEX", settings.next_vector_index)
 
 
 def _is_root() -> bool:

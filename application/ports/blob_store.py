@@ -68,5 +68,6 @@ class PresignedUrls(Protocol):
 class BlobStoreFactory(Protocol):
     """What an entry point of the group `facepass.blob_store` names."""
 
+    @abstractmethod
     def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[BlobStore]:
         """Open a store for a block; `options` are the settings `FACEPASS_BLOB_STORE__OPTIONS__*` in lower case."""

@@ -42,5 +42,6 @@ class FaceEmbedder(Protocol):
 class FaceEmbedderFactory(Protocol):
     """What an entry point of the group `facepass.face_embedder` names."""
 
+    @abstractmethod
     def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[FaceEmbedder]:
         """Load a model for a block; `options` are the settings `FACEPASS_FACE_EMBEDDER__OPTIONS__*` in lower case."""

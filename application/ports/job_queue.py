@@ -76,5 +76,6 @@ class JobQueue(Protocol):
 class JobQueueFactory(Protocol):
     """What an entry point of the group `facepass.job_queue` names."""
 
+    @abstractmethod
     def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[JobQueue]:
         """Open a queue for a block; `options` are the settings `FACEPASS_JOB_QUEUE__OPTIONS__*` in lower case."""

@@ -28,5 +28,6 @@ class LivenessChecker(Protocol):
 class LivenessCheckerFactory(Protocol):
     """What an entry point of the group `facepass.liveness_checker` names."""
 
+    @abstractmethod
     def __call__(self, *, options: Mapping[str, str]) -> AbstractAsyncContextManager[LivenessChecker]:
         """Load a model for a block; `options` are `FACEPASS_LIVENESS_CHECKER__OPTIONS__*` in lower case."""

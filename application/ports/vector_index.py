@@ -81,6 +81,7 @@ class VectorIndex(Protocol):
 class VectorIndexFactory(Protocol):
     """What an entry point of the group `facepass.vector_index` names."""
 
+    @abstractmethod
     def __call__(
         self, *, space: EmbeddingSpace, options: Mapping[str, str]
     ) -> AbstractAsyncContextManager[VectorIndex]:

@@ -60,6 +60,8 @@ def _shown(name: str, value: object) -> str:
         return ""
     if name.endswith(_SECRETS):
         return _MASK
+    if isinstance(value, dict):  # whether one of them is a secret only the adapter knows
+        return ", ".join(f"{option.upper()}={_MASK}" for option in value)
     text = ",".join(value) if isinstance(value, tuple) else str(msgspec.to_builtins(value, enc_hook=str))
     if name.endswith(_ADDRESSES):
         try:

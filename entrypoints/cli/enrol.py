@@ -190,7 +190,7 @@ async def _enrol_all(
         expected = capacity(
             await container.get(Calibration),
             policy=shown.gallery.policy,
-            references=shown.capacity.references + tally.enrolled,
+            references=shown.references + tally.enrolled,
         )
         return tally, EnrolmentReport(
             people=len(people),

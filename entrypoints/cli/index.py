@@ -102,7 +102,7 @@ async def _rebuild_one(container: AsyncContainer, workspace: WorkspaceId, galler
     state = await (await container.get(GetGallery))(workspace=workspace, gallery=gallery.id)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(escape(gallery.name), total=state.capacity.references)
+        task = bar.add_task(escape(gallery.name), total=state.references)
         async with container(scope=Scope.REQUEST) as unit:
             return await (await unit.get(RebuildIndex))(
                 workspace=workspace, gallery=gallery.id, counted=lambda done: bar.update(task, completed=done)

@@ -96,7 +96,7 @@ async def _search(
     limit: int,
     threshold: float | None,
     target_fpir: float | None,
-) -> tuple[SearchResult, float, Capacity]:
+) -> tuple[SearchResult, float, Capacity | None]:
     async with session() as container:
         place = await workspace_named(container, workspace)
         search_faces = await container.get(SearchFaces)
@@ -120,7 +120,7 @@ def _overall(result: SearchResult) -> Outcome:
     return next((one for one in (Outcome.MATCH, Outcome.UNCERTAIN) if one in outcomes), Outcome.NO_MATCH)
 
 
-def _print(result: SearchResult, took_ms: float, expected: Capacity) -> None:
+def _print(result: SearchResult, took_ms: float, expected: Capacity | None) -> None:
     table = Table("face", "who", "similarity", "margin", "decision")
     for number, face in enumerate(result.faces, 1):
         for candidate in face.candidates:
@@ -139,7 +139,7 @@ def _print(result: SearchResult, took_ms: float, expected: Capacity) -> None:
         results.print("No face in the image.")
     results.print(f"Threshold {threshold_text(result.criterion)}, {result.references:,} references searched.")
     results.print(f"{result.model}, {took_ms:.0f} ms, of which {result.query_ms:.0f} ms for the search itself.")
-    if expected.outgrown:
+    if expected is not None and expected.outgrown:
         results.print(capacity_text(expected))
 
 

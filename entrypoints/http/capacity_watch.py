@@ -45,7 +45,7 @@ class CapacityWatch:
         except FacepassError as error:
             log.warning("capacity_unknown", code=error.code, reason=error.message)
             return
-        if state.capacity.outgrown:
+        if state.capacity is not None and state.capacity.outgrown:
             expected = state.capacity.expected_fnir
             log.warning(
                 "gallery_outgrown",

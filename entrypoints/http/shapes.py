@@ -426,12 +426,15 @@ def to_gallery(gallery: Gallery) -> GalleryShape:
 
 def to_gallery_state(state: GalleryState) -> GalleryShape:
     """Render a gallery with what to expect of it."""
+    expected = state.capacity
     return msgspec.structs.replace(
         to_gallery(state.gallery),
-        capacity=CapacityShape(
-            references=state.capacity.references,
-            expected_fnir=_rounded(state.capacity.expected_fnir),
-            outgrown=state.capacity.outgrown,
+        capacity=None
+        if expected is None
+        else CapacityShape(
+            references=expected.references,
+            expected_fnir=_rounded(expected.expected_fnir),
+            outgrown=expected.outgrown,
         ),
     )
 

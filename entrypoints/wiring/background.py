@@ -1,67 +1,81 @@
-"""What a running service does beside answering: jobs, sweeps, upkeep."""
+"""What is done beside answering: jobs, sweeps, upkeep."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 import structlog
 from dishka import AsyncContainer, Scope
 
-from application.ports.job_queue import JobKind, JobQueue, QueuedJob
+from application.ports.job_queue import JobKind, JobQueue, QueuedJob, Regular
 from application.ports.upkeep import Upkeep
+from application.use_cases.jobs.run_job import RunJob
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.upkeep.repair import Repair
 from domain.enrolment import ReferenceId
-from domain.errors import FacepassError
+from domain.job import Job, JobId, JobStatus
 from entrypoints.settings import Settings
 
 log = structlog.get_logger("facepass.background")
 
+IN_PROCESS = "in_process"
+"""The queue whose jobs only the process that asked for them can do; all others have workers."""
+
 
 @asynccontextmanager
 async def background(container: AsyncContainer) -> AsyncIterator[None]:
-    """Run jobs and upkeep until the block ends; what was running is given back, and noted in the record anyway."""
-    every = (await container.get(Settings)).job_queue.upkeep_seconds
-    # Each by itself: building an index takes minutes, and repairs do not wait for it.
-    tasks = [
-        asyncio.create_task(_jobs(container)),
-        asyncio.create_task(_regularly("repair", partial(_repair, container), every)),
-        *(asyncio.create_task(_regularly(one.name, one.tidy, every)) for one in await container.get(list[Upkeep])),
-    ]
+    """Work beside the block, where the queue is the process's own; else that is the workers' part."""
+    if (await container.get(Settings)).job_queue.backend != IN_PROCESS:
+        yield
+        return
+    working = asyncio.create_task(work(container))
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
-async def _jobs(container: AsyncContainer) -> None:
+async def work(container: AsyncContainer) -> None:
+    """Do jobs and regular work until cancelled; what was running is given back, and noted in the record anyway."""
     queue = await container.get(JobQueue)
+    await queue.run(handler(container), regular=await regular(container))
+
+
+def handler(container: AsyncContainer) -> Callable[[QueuedJob], Awaitable[None]]:
+    """Return what does a job, in a unit of work of its own."""
 
     async def handle(job: QueuedJob) -> None:
-        match job.kind:
-            case JobKind.RECONCILE:
-                async with container(scope=Scope.REQUEST) as unit:
+        async with container(scope=Scope.REQUEST) as unit:
+            match job.kind:
+                case JobKind.RECONCILE:
                     reconcile = await unit.get(Reconcile)
                     await reconcile(workspace=job.workspace, references=[ReferenceId(job.subject)])
+                case JobKind.JOB:
+                    _log_run(await (await unit.get(RunJob))(workspace=job.workspace, job=JobId(job.subject)))
 
-    await queue.run(handle)
-
-
-async def _repair(container: AsyncContainer) -> None:
-    async with container(scope=Scope.REQUEST) as unit:
-        await (await unit.get(Repair))()
+    return handle
 
 
-async def _regularly(name: str, work: Callable[[], Awaitable[None]], every: float) -> None:
-    """Do one piece of upkeep again and again. It comes round in seconds, so a failure is a line in the log."""
-    while True:
-        try:
-            await work()
-        except FacepassError as error:
-            log.warning("upkeep_failed", what=name, code=error.code, reason=error.message)
-        except Exception as error:
-            log.exception("upkeep_failed", what=name, exc_info=error)
-        await asyncio.sleep(every)
+def _log_run(job: Job | None) -> None:
+    if job is None:
+        return
+    why = {"code": job.failures[-1].code} if job.failures and job.status is not JobStatus.SUCCEEDED else {}
+    log.info("job_run", job=str(job.id), kind=job.kind.value, status=job.status.value, attempts=job.attempts, **why)
+
+
+async def regular(container: AsyncContainer) -> Sequence[Regular]:
+    """Return what comes round: the sweep, and what each backend wants done."""
+    every = (await container.get(Settings)).job_queue.upkeep_seconds
+
+    async def repair() -> None:
+        async with container(scope=Scope.REQUEST) as unit:
+            await (await unit.get(Repair))()
+
+    return [
+        Regular(name="repair", every=every, work=repair),
+        *(
+            Regular(name=f"{one.name}_{number}", every=every, work=one.tidy)
+            for number, one in enumerate(await container.get(list[Upkeep]))
+        ),
+    ]

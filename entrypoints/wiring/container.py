@@ -11,6 +11,7 @@ from entrypoints.settings import Settings
 from entrypoints.wiring.backends import BackendProvider
 from entrypoints.wiring.database import DatabaseProvider
 from entrypoints.wiring.faces import FaceProvider
+from entrypoints.wiring.indexes import IndexProvider
 from entrypoints.wiring.protection import ProtectionProvider
 from entrypoints.wiring.use_cases import UseCaseProvider
 
@@ -47,6 +48,7 @@ def make_container(settings: Settings, *overrides: Provider, progress: Progress 
         DatabaseProvider(),
         ProtectionProvider(),
         FaceProvider(),
+        IndexProvider(),
         BackendProvider(),
         UseCaseProvider(),
         *overrides,

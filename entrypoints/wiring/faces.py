@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from dishka import Provider, Scope, provide
 
@@ -17,7 +19,11 @@ from application.ports.calibrations import Calibrations
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.model_packs import ModelPacks, Progress
 from domain.calibration import Calibration
-from entrypoints.settings import Settings, process_environment
+from entrypoints.settings import FaceEmbedderSettings, Settings, process_environment
+from entrypoints.wiring.adapters import Port, require_one_owner, third_party
+
+NextFaceEmbedder: TypeAlias = FaceEmbedder | None
+"""The second face model, beside the `FaceEmbedder`; None where there is none."""
 
 
 class FaceProvider(Provider):
@@ -33,30 +39,29 @@ class FaceProvider(Provider):
         return PackRegistry(settings.models_path, commercial_only=settings.models.commercial_only, fetcher=fetcher)
 
     @provide
-    async def embedder(self, settings: Settings, packs: ModelPacks, progress: Progress) -> AsyncIterator[FaceEmbedder]:
-        """Build the pack where it is not there yet, check its files, load its models."""
-        chosen = settings.face_embedder
-        await asyncio.to_thread(packs.pull, chosen.pack, progress)
-        files = await asyncio.to_thread(packs.files, chosen.pack)
-        embedder = await asyncio.to_thread(
-            lambda: OnnxFaceEmbedder(
-                packs.get(chosen.pack),
-                files,
-                executor=InferenceExecutor(
-                    threads=chosen.threads or None, queue_limit=chosen.queue_limit, wait_limit=chosen.queue_wait
-                ),
-                budget=DecodeBudget(settings.image.budget_megapixels, wait_limit=chosen.queue_wait),
-                providers=chosen.providers,
-                limits=ImageLimits(
-                    size=settings.image.max_bytes, pixels=round(settings.image.max_megapixels * 1_000_000)
-                ),
-                longest_side=chosen.detection_size,
-            )
-        )
-        try:
+    def budget(self, settings: Settings) -> DecodeBudget:
+        """Bound what is decoded at one time, whichever model it is for."""
+        return DecodeBudget(settings.image.budget_megapixels, wait_limit=settings.face_embedder.queue_wait)
+
+    @provide
+    async def embedder(
+        self, settings: Settings, packs: ModelPacks, budget: DecodeBudget, progress: Progress
+    ) -> AsyncIterator[FaceEmbedder]:
+        """Load the face model."""
+        async with opened_embedder(settings.face_embedder, settings, packs, budget, progress) as embedder:
             yield embedder
-        finally:
-            await embedder.close()
+
+    @provide
+    async def following(
+        self, settings: Settings, packs: ModelPacks, budget: DecodeBudget, progress: Progress
+    ) -> AsyncIterator[NextFaceEmbedder]:
+        """Load a second one, where galleries are to move to it."""
+        chosen = settings.next_face_embedder
+        if not chosen.backend:
+            yield None
+            return
+        async with opened_embedder(chosen, settings, packs, budget, progress) as embedder:
+            yield embedder
 
     @provide
     def calibrations(self, settings: Settings, packs: ModelPacks) -> Calibrations:
@@ -67,3 +72,43 @@ class FaceProvider(Provider):
     def calibration(self, calibrations: Calibrations, embedder: FaceEmbedder) -> Calibration:
         """Read the curve of the space in use. Raises `PackUncalibrated`."""
         return calibrations.of(embedder.space)
+
+
+@asynccontextmanager
+async def opened_embedder(
+    chosen: FaceEmbedderSettings, settings: Settings, packs: ModelPacks, budget: DecodeBudget, progress: Progress
+) -> AsyncIterator[FaceEmbedder]:
+    """Load one face model. Raises `StartError` for a backend that is not there."""
+    if chosen.backend == "onnx":
+        require_one_owner(Port.FACE_EMBEDDER, chosen.backend)
+        async with _opened_onnx(chosen, settings, packs, budget, progress) as embedder:
+            yield embedder
+    else:
+        async with third_party(Port.FACE_EMBEDDER, chosen.backend)(options=chosen.options) as embedder:
+            yield embedder
+
+
+@asynccontextmanager
+async def _opened_onnx(
+    chosen: FaceEmbedderSettings, settings: Settings, packs: ModelPacks, budget: DecodeBudget, progress: Progress
+) -> AsyncIterator[FaceEmbedder]:
+    """Build the pack where it is not there yet, check its files, load its models."""
+    await asyncio.to_thread(packs.pull, chosen.pack, progress)
+    files = await asyncio.to_thread(packs.files, chosen.pack)
+    embedder = await asyncio.to_thread(
+        lambda: OnnxFaceEmbedder(
+            packs.get(chosen.pack),
+            files,
+            executor=InferenceExecutor(
+                threads=chosen.threads or None, queue_limit=chosen.queue_limit, wait_limit=chosen.queue_wait
+            ),
+            budget=budget,
+            providers=chosen.providers,
+            limits=ImageLimits(size=settings.image.max_bytes, pixels=round(settings.image.max_megapixels * 1_000_000)),
+            longest_side=chosen.detection_size,
+        )
+    )
+    try:
+        yield embedder
+    finally:
+        await embedder.close()

@@ -8,9 +8,11 @@ from dishka import AsyncContainer, Provider
 
 from adapters.persistence.schema_ping import SCHEMA
 from application.ports.errors import PortUnavailable
+from application.ports.index_states import IndexStates
 from application.ports.model_packs import Progress
 from application.use_cases.keys.authenticate import Authenticate
 from application.use_cases.matching.search_faces import SearchFaces
+from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.check_readiness import CheckReadiness
 from domain.errors import FacepassError
 from entrypoints.settings import Settings
@@ -42,6 +44,7 @@ async def started(container: AsyncContainer) -> None:
         try:
             await container.get(Authenticate)
             await container.get(SearchFaces)
+            await _require_index(container)
         except PortUnavailable as error:
             if error.port != SCHEMA:
                 raise
@@ -49,3 +52,14 @@ async def started(container: AsyncContainer) -> None:
         await container.get(CheckReadiness)
     except FacepassError as error:
         raise StartError(f"{error.message} ({error.code})") from error
+
+
+async def _require_index(container: AsyncContainer) -> None:
+    """Raise `StartError` where the index that answers searches is one that the settings do not name."""
+    state = await (await container.get(IndexStates)).now()
+    here = (await container.get(ServedSpaces)).first.indexes
+    if state.serving not in here:
+        raise StartError(
+            f"FACEPASS_VECTOR_INDEX__BACKEND: people are enrolled, and their index is {state.serving!r}; "
+            f"{next(iter(here))!r} was never filled. `facepass index migrate --to {next(iter(here))}` fills it"
+        )

@@ -132,7 +132,9 @@ def test_every_recipe_that_is_named_is_there(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=called)
 def test_every_setting_that_is_named_is_there(document: Path) -> None:
     named = {name for name in SETTING.findall(document.read_text()) if not name.startswith("FACEPASS_TEST_")}
-    assert named - set(setting_names()) == set()
+    options = {name for name in named if "__OPTIONS__" in name}
+    assert named - options - set(setting_names()) == set()
+    assert {name.partition("__OPTIONS__")[0] + "__OPTIONS" for name in options} <= set(setting_names())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=called)

@@ -39,7 +39,7 @@ from application.use_cases.references.enrol_references import Enrolled, EnrolRef
 from application.use_cases.references.list_references import ListReferences
 from application.use_cases.references.places import template_place
 from application.use_cases.references.read_image import ReadImage
-from application.use_cases.references.reconcile import Reconcile
+from application.use_cases.references.reconcile import Reconcile, Reconciled
 from application.use_cases.upkeep.mend_index import MendIndex
 from application.use_cases.upkeep.rebuild_index import RebuildIndex, Rebuilt
 from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
@@ -139,7 +139,7 @@ class Core:
     async def references(self) -> list[Any]:
         return list((await self.do(ListReferences, limit=100, after=None)).items)
 
-    async def reconcile(self, *references: ReferenceId) -> frozenset[ReferenceId]:
+    async def reconcile(self, *references: ReferenceId) -> Reconciled:
         async with self.ready(Reconcile) as reconcile:
             return await reconcile(workspace=self.workspace, references=references)
 
@@ -444,7 +444,7 @@ class TestReconciling:
         ada, ben = [(await core.enrol(picture)).accepted[0] for picture in (ADA, BEN)]
         core.backends.index.down = False
         await core.reseal(ada.id, b"damaged")
-        assert await core.reconcile(ada.id, ben.id) == {ada.id}
+        assert (await core.reconcile(ada.id, ben.id)).behind == {ada.id}
         assert await core.found(BEN) == [ben.person]
         assert await core.due() == []
         assert await core.due(minutes=1) == [ada.id]
@@ -458,18 +458,18 @@ class TestReconciling:
             key = await (await unit.get(ReferenceRepository)).key_of(core.workspace, ada.person)
             sealed = (await unit.get(Cipher)).seal(short, key=key, place=template_place(core.workspace, ada.id))
         await core.reseal(ada.id, sealed)
-        assert await core.reconcile(ada.id, ben.id) == {ada.id}
+        assert (await core.reconcile(ada.id, ben.id)).behind == {ada.id}
         assert await core.found(BEN) == [ben.person]
 
     async def test_a_reference_that_failed_a_thousand_times_is_tried_again(self, core: Core) -> None:
         core.backends.index.down = True
         ada = (await core.enrol(ADA)).accepted[0]
         await core.execute("UPDATE reconciliations SET attempts = 1000")
-        assert await core.reconcile(ada.id) == {ada.id}
+        assert (await core.reconcile(ada.id)).behind == {ada.id}
         assert await core.due(minutes=4) == []
         assert await core.due(minutes=5) == [ada.id]
         core.backends.index.down = False
-        assert await core.reconcile(ada.id) == frozenset()
+        assert (await core.reconcile(ada.id)).behind == frozenset()
 
     async def test_a_reference_that_another_process_reconciles_is_not_said_to_be_in_line(self, core: Core) -> None:
         core.backends.index.down = True
@@ -477,9 +477,9 @@ class TestReconciling:
         core.backends.index.down = False
         async with core.ready(ReconciliationRepository) as other:
             await other.lock(core.workspace, [ada.id])
-            assert await core.reconcile(ada.id) == {ada.id}
-        assert await core.reconcile(ada.id) == frozenset()
-        assert await core.reconcile(ada.id) == frozenset()
+            assert (await core.reconcile(ada.id)).behind == {ada.id}
+        assert (await core.reconcile(ada.id)).behind == frozenset()
+        assert (await core.reconcile(ada.id)).behind == frozenset()
 
     async def test_what_is_committed_is_not_answered_as_an_error(self, core: Core) -> None:
         kept, merged, gone = [(await core.enrol(picture)).person for picture in (ADA, BEN, EVE)]
@@ -499,7 +499,7 @@ class TestReconciling:
         assert [one.searchable for one in enrolled.accepted] == [False]
         waiting = await core.due(minutes=1)
         assert len(waiting) == 4
-        assert await core.reconcile(*waiting) == frozenset()
+        assert (await core.reconcile(*waiting)).behind == frozenset()
         assert {one.person for one in await core.references()} == {kept.id, merged.id}
         assert len(await core.images()) == 2
         assert (await core.agreement()).agrees
@@ -526,7 +526,7 @@ class TestReconciling:
             assert await newer.due(minutes=59) == []
         assert (await core.agreement()).superfluous == (ada.id,)
         assert await core.due(hours=1) == [ada.id]
-        assert await core.reconcile(ada.id) == frozenset()
+        assert (await core.reconcile(ada.id)).behind == frozenset()
         assert (await core.agreement()).agrees
 
 

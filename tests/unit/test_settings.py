@@ -11,12 +11,14 @@ from adapters.embedded import supervisor
 from entrypoints.settings import (
     PREFIX,
     BlobStoreSettings,
+    CacheSettings,
     DatabaseSettings,
     FaceEmbedderSettings,
     HttpSettings,
     ImageSettings,
     JobQueueSettings,
     ModelsSettings,
+    NextVectorIndexSettings,
     Settings,
     SettingsError,
     VectorIndexSettings,
@@ -52,6 +54,8 @@ def written(settings: msgspec.Struct, prefix: str = PREFIX) -> dict[str, str]:
             found |= written(value, here + "__")
         elif isinstance(value, bool):
             found[here] = str(value).lower()
+        elif isinstance(value, dict):
+            found |= {f"{here}__{option.upper()}": text for option, text in value.items()} or {here: ""}
         elif isinstance(value, tuple):
             found[here] = ",".join(value)
         else:
@@ -60,6 +64,8 @@ def written(settings: msgspec.Struct, prefix: str = PREFIX) -> dict[str, str]:
 
 
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=","), min_size=1, max_size=30)
+names = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
+options = st.dictionaries(st.from_regex(r"[a-z]{1,8}(_[a-z]{1,8}){0,2}", fullmatch=True), words, max_size=3)
 folders = st.text("abcdefgh/._- ", min_size=1, max_size=30).map(lambda text: Path("/x" + text.strip()))
 whole = st.integers(min_value=1, max_value=2**31)
 amounts = st.floats(min_value=1e-6, max_value=10_000)
@@ -79,16 +85,43 @@ any_settings = st.builds(
     database=st.builds(DatabaseSettings, url=perhaps(words), pool_size=whole, timeout=amounts),
     face_embedder=st.builds(
         FaceEmbedderSettings,
+        backend=names,
         pack=words,
+        root=perhaps(folders),
+        options=options,
         providers=st.lists(words, min_size=1, max_size=4).map(tuple),
         threads=st.integers(0, 512),
         detection_size=st.integers(64, 4096),
         queue_limit=st.integers(0, 10_000),
         queue_wait=amounts,
     ),
-    vector_index=st.builds(VectorIndexSettings, url=perhaps(words), exact_up_to=perhaps(whole)),
-    blob_store=st.builds(BlobStoreSettings, path=perhaps(folders)),
-    job_queue=st.builds(JobQueueSettings, upkeep_seconds=amounts),
+    vector_index=st.builds(
+        VectorIndexSettings,
+        backend=names.filter(lambda name: name != "qdrant"),
+        name=st.just("first"),
+        url=perhaps(words),
+        exact_up_to=perhaps(whole),
+        half_precision=st.booleans(),
+        options=options,
+    ),
+    next_vector_index=st.builds(
+        NextVectorIndexSettings,
+        backend=st.just("qdrant"),
+        path=folders,
+        shards=perhaps(whole),
+        replicas=perhaps(whole),
+    ),
+    blob_store=st.builds(
+        BlobStoreSettings,
+        backend=st.just("s3"),
+        path=perhaps(folders),
+        bucket=words,
+        path_style=perhaps(st.booleans()),
+        encryption=st.sampled_from(["", "AES256", "aws:kms"]),
+        options=options,
+    ),
+    job_queue=st.builds(JobQueueSettings, url=words, backend=names, upkeep_seconds=amounts, concurrency=whole),
+    cache=st.builds(CacheSettings, backend=st.just("redis"), url=words),
     models=st.builds(ModelsSettings, dir=perhaps(folders), commercial_only=st.booleans(), index_url=perhaps(words)),
     image=st.tuples(whole, amounts, amounts).map(
         lambda drawn: ImageSettings(max_bytes=drawn[0], max_megapixels=min(drawn[1:]), budget_megapixels=max(drawn[1:]))
@@ -140,7 +173,7 @@ def test_settings_survive_being_written_and_read(settings: Settings) -> None:
 
 @given(st.sampled_from(setting_names()), st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=8))
 def test_a_name_that_is_none_is_refused_by_name(name: str, ending: str) -> None:
-    assume(name + ending not in setting_names())
+    assume(name + ending not in setting_names() and not ending.startswith("__"))
     with pytest.raises(SettingsError, match=rf"^{name}{ending} is no setting"):
         read_settings({name + ending: "1"}, dotenv=None)
 
@@ -172,7 +205,10 @@ def test_a_typo_is_told_what_was_meant(wrong: str, meant: str) -> None:
         ("FACEPASS_LOG_LEVEL", "loud"),
         ("FACEPASS_DATABASE__TIMEOUT", "0"),
         ("FACEPASS_DATABASE__POOL_SIZE", "0"),
-        ("FACEPASS_FACE_EMBEDDER__BACKEND", "magic"),
+        ("FACEPASS_FACE_EMBEDDER__BACKEND", "Black Magic"),
+        ("FACEPASS_VECTOR_INDEX__OPTIONS", "folder=/x"),
+        ("FACEPASS_BLOB_STORE__ENCRYPTION", "rot13"),
+        ("FACEPASS_CACHE__BACKEND", "memcached"),
         ("FACEPASS_FACE_EMBEDDER__DETECTION_SIZE", "63"),
         ("FACEPASS_FACE_EMBEDDER__THREADS", "-1"),
         ("FACEPASS_VECTOR_INDEX__EXACT_UP_TO", "few"),
@@ -198,6 +234,45 @@ def test_a_number_is_never_taken_from_words(name: str) -> None:
 def test_a_number_is_finite(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{name}: "):
         read_settings({name: value}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"FACEPASS_VECTOR_INDEX__BACKEND": "qdrant"}, "FACEPASS_VECTOR_INDEX__URL"),
+        ({"FACEPASS_NEXT_VECTOR_INDEX__BACKEND": "qdrant"}, "FACEPASS_NEXT_VECTOR_INDEX__URL"),
+        ({"FACEPASS_NEXT_VECTOR_INDEX__BACKEND": "pgvector"}, "FACEPASS_NEXT_VECTOR_INDEX__NAME"),
+        ({"FACEPASS_BLOB_STORE__BACKEND": "s3"}, "FACEPASS_BLOB_STORE__BUCKET"),
+        ({"FACEPASS_BLOB_STORE__ACCESS_KEY": "half"}, "FACEPASS_BLOB_STORE__SECRET_KEY"),
+        ({"FACEPASS_JOB_QUEUE__BACKEND": "arq"}, "FACEPASS_JOB_QUEUE__URL"),
+        ({"FACEPASS_CACHE__BACKEND": "redis"}, "FACEPASS_CACHE__URL"),
+    ],
+)
+def test_what_a_backend_cannot_do_without_is_named(given: dict[str, str], missing: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{missing}: "):
+        read_settings(given, dotenv=None)
+
+
+def test_a_third_partys_options_are_its_own() -> None:
+    given = {"FACEPASS_VECTOR_INDEX__OPTIONS__FOLDER": "/x", "FACEPASS_VECTOR_INDEX__OPTIONS__PAGE__SIZE": " 3 "}
+    assert read_settings(given, dotenv=None).vector_index.options == {"folder": "/x", "page__size": "3"}
+
+
+def test_several_processes_need_what_they_can_share(tmp_path: Path) -> None:
+    shared = {
+        "FACEPASS_HTTP__PROCESSES": "2",
+        "FACEPASS_JOB_QUEUE__BACKEND": "arq",
+        "FACEPASS_JOB_QUEUE__URL": "redis://host",
+        "FACEPASS_CACHE__BACKEND": "redis",
+        "FACEPASS_CACHE__URL": "redis://host",
+    }
+    assert read_settings(shared, dotenv=None).http.processes == 2
+    for name in ("FACEPASS_JOB_QUEUE__BACKEND", "FACEPASS_CACHE__BACKEND"):
+        with pytest.raises(SettingsError, match=r"^FACEPASS_HTTP__PROCESSES: "):
+            read_settings({**shared, name: ""}, dotenv=None)
+    folder = {"FACEPASS_VECTOR_INDEX__BACKEND": "qdrant", "FACEPASS_VECTOR_INDEX__PATH": str(tmp_path)}
+    with pytest.raises(SettingsError, match=r"^FACEPASS_VECTOR_INDEX__PATH: "):
+        read_settings({**shared, **folder}, dotenv=None)
 
 
 def test_a_folder_of_settings_is_no_setting() -> None:

@@ -2,11 +2,11 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.clock import Clock
-from application.ports.face_embedder import FaceEmbedder
 from application.ports.id_generator import IdGenerator
 from application.ports.repositories import GalleryRepository
 from application.ports.transaction import Transaction
 from application.use_cases.idempotency import Once, RememberedAnswers
+from application.use_cases.spaces import ServedSpaces
 from domain.gallery import Gallery, GalleryId, Policy, checked_gallery_name
 from domain.workspace import WorkspaceId
 
@@ -19,7 +19,7 @@ class CreateGallery:
     Its name is unique in the workspace. What the policy leaves out has the service's defaults.
     """
 
-    embedder: FaceEmbedder
+    spaces: ServedSpaces
     galleries: GalleryRepository
     remembered: RememberedAnswers
     transaction: Transaction
@@ -37,7 +37,7 @@ class CreateGallery:
             id=GalleryId(self.ids.new()),
             workspace=workspace,
             name=checked_gallery_name(name),
-            space=self.embedder.space.id,
+            space=self.spaces.first.id,
             policy=policy,
             created_at=now,
             updated_at=now,

@@ -2,8 +2,9 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.record import Record
-from domain.calibration import Calibration
+from application.use_cases.spaces import ServedSpaces
 from domain.decision import Capacity, capacity
+from domain.errors import SpaceMismatch
 from domain.gallery import Gallery, GalleryId
 from domain.workspace import WorkspaceId
 
@@ -13,7 +14,9 @@ class GalleryState:
     """A gallery, and whether its pack is still good enough for its size."""
 
     gallery: Gallery
-    capacity: Capacity
+    references: int
+    capacity: Capacity | None
+    """None where the gallery's embedding space is not served by this process."""
 
 
 @final
@@ -26,11 +29,16 @@ class GetGallery:
     """
 
     record: Record
-    calibration: Calibration
+    spaces: ServedSpaces
 
     async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str) -> GalleryState:
         found = await self.record.gallery(workspace, gallery)
         references = await self.record.references_in(workspace, found.id)
-        return GalleryState(
-            gallery=found, capacity=capacity(self.calibration, policy=found.policy, references=references)
-        )
+        return GalleryState(gallery=found, references=references, capacity=self._capacity(found, references))
+
+    def _capacity(self, gallery: Gallery, references: int) -> Capacity | None:
+        try:
+            curve = self.spaces.of(gallery.space).calibration
+        except SpaceMismatch:
+            return None
+        return capacity(curve, policy=gallery.policy, references=references)

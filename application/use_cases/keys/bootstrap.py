@@ -3,12 +3,12 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.clock import Clock
-from application.ports.face_embedder import FaceEmbedder
 from application.ports.id_generator import IdGenerator
 from application.ports.keyed_hash import KeyedHash
 from application.ports.repositories import ApiKeyRepository, GalleryRepository, WorkspaceRepository
 from application.ports.transaction import Transaction
 from application.use_cases.keys.authenticate import API_KEY_PURPOSE
+from application.use_cases.spaces import ServedSpaces
 from domain.credential import DEFAULT_SCOPES, ApiKey, ApiKeyId, Scope
 from domain.gallery import DEFAULT_GALLERY, Gallery, GalleryId, Policy
 from domain.workspace import Workspace, WorkspaceId
@@ -40,7 +40,7 @@ class Bootstrap:
     Run again it changes nothing, unless another key is asked for.
     """
 
-    embedder: FaceEmbedder
+    spaces: ServedSpaces
     workspaces: WorkspaceRepository
     galleries: GalleryRepository
     keys: ApiKeyRepository
@@ -77,7 +77,7 @@ class Bootstrap:
             id=GalleryId(self.ids.new()),
             workspace=workspace.id,
             name=DEFAULT_GALLERY,
-            space=self.embedder.space.id,
+            space=self.spaces.first.id,
             policy=Policy(),
             created_at=now,
             updated_at=now,

@@ -2,9 +2,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from application.ports.face_embedder import FaceEmbedder
 from application.use_cases.matching.probe import Probe, read_probe
-from domain.calibration import Calibration
+from application.use_cases.spaces import ServedSpaces
 from domain.decision import Criterion, Decision, verification_criterion
 from domain.gallery import Policy, checked_rate, checked_threshold
 from domain.similarity import cosine
@@ -28,8 +27,7 @@ class Comparison:
 class CompareFaces:
     """Compare the largest face of one image with the largest of another. Nothing is kept, no gallery is needed."""
 
-    embedder: FaceEmbedder
-    calibration: Calibration
+    spaces: ServedSpaces
 
     async def __call__(
         self,
@@ -43,10 +41,11 @@ class CompareFaces:
         checked_threshold(threshold, "threshold")
         if target_fmr is not None:
             checked_rate(target_fmr, "target_fmr")
-        probe = await read_probe(self.embedder, frames)
-        other = await read_probe(self.embedder, [other_image])
+        served = self.spaces.first
+        probe = await read_probe(served.embedder, frames)
+        other = await read_probe(served.embedder, [other_image])
         criterion = verification_criterion(
-            self.calibration, policy=policy or Policy(), threshold=threshold, target_fmr=target_fmr
+            served.calibration, policy=policy or Policy(), threshold=threshold, target_fmr=target_fmr
         )
         similarity = cosine(probe.embedding, other.embedding)
         return Comparison(
@@ -55,5 +54,5 @@ class CompareFaces:
             criterion=criterion,
             probe=probe,
             other=other,
-            model=self.embedder.space.model,
+            model=served.model,
         )

@@ -5,13 +5,14 @@ from typing import final
 
 from application.ports.cipher import Cipher
 from application.ports.face_embedder import FaceEmbedder
+from application.ports.index_states import IndexStates
 from application.ports.record import Record, SealedTemplate
 from application.ports.vector_index import Neighbour, VectorIndex
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.matching.templates import opened
-from domain.calibration import Calibration
+from application.use_cases.spaces import ServedSpaces
 from domain.decision import Criterion, Decision, Outcome, margins, search_criterion
-from domain.embedding import Embedding, require_same_space
+from domain.embedding import Embedding
 from domain.errors import FaceNotFound, InvalidValue, TooManyItems
 from domain.face import Analysis, Embed, Face
 from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
@@ -79,11 +80,10 @@ class SearchFaces:
     is computed from the record.
     """
 
-    embedder: FaceEmbedder
+    spaces: ServedSpaces
+    states: IndexStates
     record: Record
-    index: VectorIndex
     cipher: Cipher
-    calibration: Calibration
 
     async def __call__(
         self,
@@ -106,40 +106,44 @@ class SearchFaces:
         if among is not None and len(among) > LARGEST_AMONG:
             raise TooManyItems(f"a search can be limited to at most {LARGEST_AMONG} people")
         place = await self.record.gallery(workspace, gallery)
-        require_same_space(place.space, self.embedder.space.id)
-        image, faces = await self._faces(frames, every_face=every_face)
+        served = self.spaces.of(place.space)
+        image, faces = await self._faces(served.embedder, frames, every_face=every_face)
         began = time.perf_counter()
         references = await self.record.references_in(workspace, place.id)
         criterion = search_criterion(
-            self.calibration,
+            served.calibration,
             policy=place.policy,
             references=references,
             threshold=threshold,
             target_fpir=target_fpir,
         )
-        searched = [await self._search(face, place, criterion, limit=limit, among=among) for face in faces]
+        index = served.index((await self.states.now()).serving)
+        searched = [await self._search(face, place, index, criterion, limit=limit, among=among) for face in faces]
         return SearchResult(
             image=image,
             faces=tuple(searched),
             criterion=criterion,
             references=references,
-            model=self.embedder.space.model,
+            model=served.model,
             query_ms=(time.perf_counter() - began) * 1000,
         )
 
-    async def _faces(self, frames: Sequence[bytes], *, every_face: bool) -> tuple[Analysis, tuple[Face, ...]]:
+    async def _faces(
+        self, embedder: FaceEmbedder, frames: Sequence[bytes], *, every_face: bool
+    ) -> tuple[Analysis, tuple[Face, ...]]:
         if not every_face:
-            probe: Probe = await read_probe(self.embedder, frames)
+            probe: Probe = await read_probe(embedder, frames)
             return probe.image, (probe.face,)
         if len(frames) != 1:
             raise InvalidValue("a search for every face takes one image", field="image")
-        image = await self.embedder.analyse(frames[0], embed=Embed.ALL)
+        image = await embedder.analyse(frames[0], embed=Embed.ALL)
         return image, image.faces
 
     async def _search(
         self,
         face: Face,
         gallery: Gallery,
+        index: VectorIndex,
         criterion: Criterion,
         *,
         limit: int,
@@ -147,7 +151,7 @@ class SearchFaces:
     ) -> SearchedFace:
         if face.embedding is None:
             raise FaceNotFound("no embedding could be made of the face")
-        ranked = await self._ranked(face.embedding, gallery, people=limit + 1, among=among)
+        ranked = await self._ranked(face.embedding, gallery, index, people=limit + 1, among=among)
         gaps = margins([similarity for similarity, _ in ranked])
         candidates = tuple(
             Candidate(decision=criterion.decide(similarity), similarity=similarity, margin=margin, best=best)
@@ -160,7 +164,13 @@ class SearchFaces:
         return SearchedFace(face=face, decision=decision, candidates=candidates)
 
     async def _ranked(
-        self, probe: Embedding, gallery: Gallery, *, people: int, among: Sequence[PersonId] | None
+        self,
+        probe: Embedding,
+        gallery: Gallery,
+        index: VectorIndex,
+        *,
+        people: int,
+        among: Sequence[PersonId] | None,
     ) -> list[tuple[float, SealedTemplate]]:
         """Return the best reference of each of the nearest people, best first, as the record scores them.
 
@@ -169,7 +179,7 @@ class SearchFaces:
         """
         asked, each, before = people, PROPOSED_PER_PERSON, 0
         while True:
-            proposed = await self.index.search(probe, gallery=gallery.id, people=asked, per_person=each, among=among)
+            proposed = await index.search(probe, gallery=gallery.id, people=asked, per_person=each, among=among)
             ranked = await self._scored(probe, gallery, proposed)
             none_lost = len(ranked) >= len({one.person for one in proposed})
             no_more = len(proposed) == before or asked >= MOST_ASKED_FOR

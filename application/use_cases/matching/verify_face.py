@@ -3,13 +3,11 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.cipher import Cipher
-from application.ports.face_embedder import FaceEmbedder
 from application.ports.record import Record, SealedTemplate
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.matching.templates import opened
-from domain.calibration import Calibration
+from application.use_cases.spaces import ServedSpaces
 from domain.decision import Criterion, Decision, verification_criterion
-from domain.embedding import require_same_space
 from domain.enrolment import ReferenceId
 from domain.errors import ReferenceNotFound
 from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
@@ -41,10 +39,9 @@ class VerifyFace:
     while the index is down.
     """
 
-    embedder: FaceEmbedder
+    spaces: ServedSpaces
     record: Record
     cipher: Cipher
-    calibration: Calibration
 
     async def __call__(
         self,
@@ -68,12 +65,12 @@ class VerifyFace:
         if isinstance(claimed, str):
             checked_external_id(claimed)
         place, sealed = await self._claimed(workspace, gallery, claimed, reference)
-        require_same_space(place.space, self.embedder.space.id)
-        probe = await read_probe(self.embedder, frames)
+        served = self.spaces.of(place.space)
+        probe = await read_probe(served.embedder, frames)
         scores = similarities(probe.embedding, opened(self.cipher, sealed, place))
         best = max(range(len(sealed)), key=lambda index: (scores[index], -sealed[index].reference.int))
         criterion = verification_criterion(
-            self.calibration,
+            served.calibration,
             policy=place.policy,
             references=len(sealed),
             threshold=threshold,
@@ -86,7 +83,7 @@ class VerifyFace:
             criterion=criterion,
             best=sealed[best],
             probe=probe,
-            model=self.embedder.space.model,
+            model=served.model,
         )
 
     async def _claimed(

@@ -20,7 +20,7 @@ from application.ports.transaction import Transaction
 from application.use_cases.idempotency import Once, RememberedAnswers
 from application.use_cases.references.places import image_key, image_place, template_place
 from application.use_cases.references.reconcile import Reconcile
-from domain.embedding import require_same_space
+from application.use_cases.spaces import ServedSpaces
 from domain.enrolment import IMAGES_PER_ENROLMENT, Reference, ReferenceId, Rejection, face_to_enrol
 from domain.errors import (
     ExternalIdTaken,
@@ -82,7 +82,7 @@ class EnrolReferences:
     index does not have it yet, and gets it as soon as it can.
     """
 
-    embedder: FaceEmbedder
+    spaces: ServedSpaces
     record: Record
     people: PersonRepository
     references: ReferenceRepository
@@ -112,10 +112,10 @@ class EnrolReferences:
         if earlier is not None:
             return await self._as_it_is_now(earlier)
         place = await self.record.gallery(workspace, gallery)
-        require_same_space(place.space, self.embedder.space.id)
+        embedder = self.spaces.of(place.space).embedder
         # No connection is held while faces are looked at: a slow model must not empty the pool.
         await self.transaction.rollback()
-        accepted, rejected = await self._look_at(images, place)
+        accepted, rejected = await self._look_at(embedder, images, place)
         if not accepted:
             raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
 
@@ -142,17 +142,21 @@ class EnrolReferences:
     async def _as_it_is_now(self, enrolled: Enrolled) -> Enrolled:
         """Bring the index in line, and say whether it is: also where an earlier call died before it could."""
         ids = [reference.id for reference in enrolled.accepted]
-        behind = await self.reconcile.after_commit(workspace=enrolled.person.workspace, references=ids)
-        accepted = tuple(replace(reference, searchable=reference.id not in behind) for reference in enrolled.accepted)
+        done = await self.reconcile.after_commit(workspace=enrolled.person.workspace, references=ids)
+        accepted = tuple(
+            replace(reference, searchable=reference.id not in done.unsearchable) for reference in enrolled.accepted
+        )
         return replace(enrolled, accepted=accepted)
 
-    async def _look_at(self, images: Sequence[SentImage], gallery: Gallery) -> tuple[list[_Accepted], list[Rejection]]:
+    async def _look_at(
+        self, embedder: FaceEmbedder, images: Sequence[SentImage], gallery: Gallery
+    ) -> tuple[list[_Accepted], list[Rejection]]:
         free = asyncio.Semaphore(IMAGES_AT_ONCE)
 
         async def look(image: SentImage) -> _Accepted | FaceRefused | ImageRefused:
             async with free:
                 try:
-                    analysis = await self.embedder.analyse(image.content, embed=Embed.ONLY)
+                    analysis = await embedder.analyse(image.content, embed=Embed.ONLY)
                     return _Accepted(image, face_to_enrol(analysis, gallery.policy))
                 except (FaceRefused, ImageRefused) as error:
                     return error

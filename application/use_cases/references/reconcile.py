@@ -8,12 +8,13 @@ from application.ports.blob_store import BlobStore
 from application.ports.cipher import Cipher
 from application.ports.clock import Clock
 from application.ports.errors import PortBusy, PortUnavailable
-from application.ports.face_embedder import FaceEmbedder
+from application.ports.index_states import IndexName, IndexState, IndexStates
 from application.ports.repositories import Pending, ReconciliationRepository
 from application.ports.transaction import Transaction
 from application.ports.vector_index import Entry, VectorIndex
 from application.use_cases.references.places import image_key, template_place
-from domain.embedding import Embedding, require_same_space
+from application.use_cases.spaces import ServedSpace, ServedSpaces
+from domain.embedding import Embedding, SpaceId
 from domain.enrolment import ReferenceId
 from domain.errors import FacepassError, SpaceMismatch
 from domain.workspace import WorkspaceId
@@ -31,35 +32,46 @@ _DOUBLINGS = 8
 _Failures = dict[ReferenceId, FacepassError]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What is still to be done, and is noted."""
+
+    behind: frozenset[ReferenceId] = frozenset()
+    """Not in line yet: held by another transaction, or put off to be tried again."""
+    unsearchable: frozenset[ReferenceId] = frozenset()
+    """Those of them that the index which answers searches has not taken."""
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconcile:
-    """Bring index and blob store in line with what the record says of some references at this moment.
+    """Bring indexes and blob store in line with what the record says of some references at this moment.
 
     Locks, reads again, then writes or forgets: a late retry cannot bring a deleted face back. May run
-    any number of times, and beside itself. The index knows the served embedding space alone: a reference
-    of another one stays noted until that is served again. Its image, where it is gone, is removed at once.
+    any number of times, and beside itself. While the installation moves to another index, both are written.
+    Only served embedding spaces can be written: a reference of another one stays noted until that is served
+    again. Its image, where it is gone, is removed at once.
     """
 
     reconciliations: ReconciliationRepository
-    embedder: FaceEmbedder
-    index: VectorIndex
+    spaces: ServedSpaces
+    states: IndexStates
     blobs: BlobStore
     cipher: Cipher
     transaction: Transaction
     clock: Clock
 
-    async def __call__(self, *, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> frozenset[ReferenceId]:
-        """Return those that are not in line yet: held by another transaction, or put off to be tried again.
+    async def __call__(self, *, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> Reconciled:
+        """What fails for one holds up no other. Ends the running transaction.
 
-        What fails for one holds up no other. Ends the running transaction. Raises `PortUnavailable` where the
-        database is gone.
+        Raises `PortUnavailable` where the database is gone.
         """
         found = await self.reconciliations.lock(workspace, references)
         locked = {reference: pending for reference, pending in found.items() if pending is not None}
+        state = await self.states.now()
         failed: _Failures = {}
-        await self._write(workspace, locked, failed)
-        await self._forget(workspace, locked, failed)
+        unsearchable = await self._write(workspace, locked, state, failed)
+        await self._forget(workspace, locked, state, failed)
         await self.reconciliations.done(workspace, [reference for reference in locked if reference not in failed])
         for reference, error in failed.items():
             await self.reconciliations.postpone(
@@ -69,75 +81,97 @@ class Reconcile:
                 error=f"{error.code}: {error.message}",
             )
         await self.transaction.commit()
-        return frozenset((found.keys() - locked.keys()) | failed.keys())
+        held = found.keys() - locked.keys()
+        return Reconciled(behind=frozenset(held | failed.keys()), unsearchable=frozenset(held | unsearchable))
 
-    async def after_commit(
-        self, *, workspace: WorkspaceId, references: Sequence[ReferenceId]
-    ) -> frozenset[ReferenceId]:
+    async def after_commit(self, *, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> Reconciled:
         """Do it at once for a write that is durable already, whatever happens here: what fails, the sweep repeats.
 
-        Returns those that are not in line yet. Raises nothing of `FacepassError`.
+        Raises nothing of `FacepassError`.
         """
         try:
             return await self(workspace=workspace, references=references)
         except FacepassError:
             with suppress(FacepassError):
                 await self.transaction.rollback()
-            return frozenset(references)
+            return Reconciled(behind=frozenset(references), unsearchable=frozenset(references))
 
-    async def _write(self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], failed: _Failures) -> None:
-        entries: list[Entry] = []
+    async def _write(
+        self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], state: IndexState, failed: _Failures
+    ) -> set[ReferenceId]:
+        """Write what is there; return those that the index which answers searches has not taken."""
+        entries: dict[SpaceId, list[Entry]] = {}
         for reference, pending in locked.items():
             try:
                 entry = self._entry(workspace, reference, pending)
             except FacepassError as error:
                 failed[reference] = error
             else:
-                entries.extend([entry] if entry else [])
-        if not entries:
-            return
-        try:
-            await self.index.upsert(entries)
-        except (PortUnavailable, PortBusy) as error:
-            failed.update((entry.reference, error) for entry in entries)
-        except FacepassError:
-            await self._write_singly(entries, failed)
-
-    async def _write_singly(self, entries: Sequence[Entry], failed: _Failures) -> None:
-        """Find out which of them the index refuses, and write the others."""
-        for entry in entries:
-            try:
-                await self.index.upsert([entry])
-            except FacepassError as error:
-                failed[entry.reference] = error
+                if entry:
+                    entries.setdefault(entry.embedding.space, []).append(entry)
+        unsearchable = set(failed)
+        for space, some in entries.items():
+            served = self.spaces.of(space)
+            for name in state.written:
+                refused = await _upserted(served, name, some)
+                failed.update(refused)
+                if name == state.serving:
+                    unsearchable |= refused.keys()
+        return unsearchable
 
     def _entry(self, workspace: WorkspaceId, reference: ReferenceId, pending: Pending) -> Entry | None:
         """Open what the index is to hold, None for a reference that is gone."""
         if pending.template is None or pending.key is None or pending.person is None or pending.gallery is None:
             return None
-        require_same_space(pending.space, self.embedder.space.id)
+        space = self.spaces.of(pending.space).id
         template = self.cipher.open(pending.template, key=pending.key, place=template_place(workspace, reference))
         return Entry(
             reference=reference,
             person=pending.person,
             gallery=pending.gallery,
-            embedding=Embedding.from_bytes(template, pending.space),
+            embedding=Embedding.from_bytes(template, space),
         )
 
-    async def _forget(self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], failed: _Failures) -> None:
+    async def _forget(
+        self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], state: IndexState, failed: _Failures
+    ) -> None:
         gone = {reference: pending for reference, pending in locked.items() if pending.template is None}
-        ours = [reference for reference, pending in gone.items() if pending.space == self.embedder.space.id]
-        if ours:
-            try:
-                await self.index.remove(ours)
-            except FacepassError as error:
-                failed.update(dict.fromkeys(ours, error))
+        if not gone:
+            return
+        try:
+            for served in self.spaces.all:
+                for index in served.written(state):
+                    await index.remove(list(gone))
+        except FacepassError as error:
+            failed.update(dict.fromkeys(gone, error))
         for reference, pending in gone.items():
             try:
                 await self.blobs.remove(image_key(workspace, reference))
-                require_same_space(pending.space, self.embedder.space.id)
+                self.spaces.of(pending.space)
             except FacepassError as error:
                 failed[reference] = error
+
+
+async def _upserted(served: ServedSpace, name: IndexName, entries: Sequence[Entry]) -> _Failures:
+    """Write entries to one index, and return those it did not take."""
+    try:
+        await served.index(name).upsert(entries)
+    except (PortUnavailable, PortBusy) as error:
+        return {entry.reference: error for entry in entries}
+    except FacepassError:
+        return await _upserted_singly(served.index(name), entries)
+    return {}
+
+
+async def _upserted_singly(index: VectorIndex, entries: Sequence[Entry]) -> _Failures:
+    """Find out which of them the index refuses, and write the others."""
+    refused: _Failures = {}
+    for entry in entries:
+        try:
+            await index.upsert([entry])
+        except FacepassError as error:
+            refused[entry.reference] = error
+    return refused
 
 
 def _wait(pending: Pending, error: FacepassError) -> timedelta:

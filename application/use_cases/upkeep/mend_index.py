@@ -6,7 +6,6 @@ from application.ports.clock import Clock
 from application.ports.record import Record
 from application.ports.repositories import ReconciliationRepository
 from application.use_cases.references.reconcile import Reconcile
-from domain.embedding import require_same_space
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
@@ -37,10 +36,10 @@ class MendIndex:
         Raises `SpaceMismatch` for a gallery of another space than the one served.
         """
         place = await self.record.gallery(workspace, gallery)
-        require_same_space(place.space, self.reconcile.embedder.space.id)
+        self.reconcile.spaces.of(place.space)
         waiting = 0
         for start in range(0, len(references), AT_ONCE):
             some = references[start : start + AT_ONCE]
             await self.reconciliations.note(workspace, some, space=place.space, due=self.clock.now())
-            waiting += len(await self.reconcile(workspace=workspace, references=some))
+            waiting += len((await self.reconcile(workspace=workspace, references=some)).behind)
         return waiting

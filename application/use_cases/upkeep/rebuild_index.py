@@ -3,9 +3,10 @@ from dataclasses import dataclass
 from typing import final
 from uuid import UUID
 
+from application.ports.index_states import IndexStates
 from application.ports.record import Record
 from application.ports.repositories import ReferenceRepository
-from application.ports.vector_index import VectorIndex
+from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.mend_index import AT_ONCE, MendIndex
 from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
@@ -35,14 +36,20 @@ class RebuildIndex:
 
     record: Record
     references: ReferenceRepository
-    index: VectorIndex
+    states: IndexStates
+    spaces: ServedSpaces
     mend: MendIndex
 
     async def __call__(
         self, *, workspace: WorkspaceId, gallery: GalleryId | str, counted: Counted = lambda _: None
     ) -> Rebuilt:
         place = await self.record.gallery(workspace, gallery)
-        indexed = {entry.reference async for entry in self.index.entries(place.id)}
+        served = self.spaces.of(place.space)
+        indexed = {
+            entry.reference
+            for index in served.written(await self.states.now())
+            async for entry in index.entries(place.id)
+        }
         done = waiting = 0
         after: UUID | None = None
         more = True

@@ -4,9 +4,11 @@ from typing import final
 import numpy as np
 
 from application.ports.cipher import Cipher
+from application.ports.index_states import IndexName, IndexStates
 from application.ports.record import Record, SealedTemplate
-from application.ports.vector_index import Entry, VectorIndex
+from application.ports.vector_index import Entry
 from application.use_cases.matching.templates import opened
+from application.use_cases.spaces import ServedSpaces
 from domain.embedding import Embedding
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
@@ -43,12 +45,18 @@ class VerifyIndex:
     """Compare a gallery's index with the record, id by id and vector by vector, and name what differs."""
 
     record: Record
-    index: VectorIndex
+    states: IndexStates
+    spaces: ServedSpaces
     cipher: Cipher
 
-    async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str) -> IndexReport:
+    async def __call__(
+        self, *, workspace: WorkspaceId, gallery: GalleryId | str, index: IndexName | None = None
+    ) -> IndexReport:
+        """Compare the index of that name, or the one that answers searches."""
         place = await self.record.gallery(workspace, gallery)
-        indexed = {entry.reference: entry async for entry in self.index.entries(place.id)}
+        name = index or (await self.states.now()).serving
+        compared = self.spaces.of(place.space).index(name)
+        indexed = {entry.reference: entry async for entry in compared.entries(place.id)}
         missing: list[ReferenceId] = []
         different: list[ReferenceId] = []
         references = 0
