@@ -24,7 +24,8 @@ class Scope(StrEnum):
     EMBED = "embed"
     """Off by default, so that an application that needs no embeddings cannot leak them.
 
-    It does not protect a stolen index: probes for that can be made with the public model itself.
+    The index holds vectors that are turned by a secret rotation. As many embeddings of enrolled photographs as there
+    are dimensions give it away, and fewer most of it. Whoever has the model can make them without this scope.
     """
 
 
