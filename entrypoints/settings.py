@@ -46,7 +46,7 @@ class FaceEmbedderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     pack: str = "open"
     root: Path | None = None
     """The folder of InsightFace's packs; empty: the library's own, `~/.insightface`."""
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    providers: tuple[str, ...] = ("cpu",)
     """Of ONNX Runtime, in order; one that does not load stops the start."""
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Images worked on at once, one thread each; 0: one a core."""
@@ -56,6 +56,8 @@ class FaceEmbedderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """Images that may wait; past it the answer is 503."""
     queue_wait: Seconds = 5.0
     """Seconds that an image may wait; past it the answer is 503."""
+    download: bool = False
+    """InsightFace: let the library fetch a pack that is not there, on its licence's terms."""
     options: Options = {}
 
 
@@ -124,8 +126,6 @@ class BlobStoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     access_key: str | None = None
     """Empty, with the secret key: where Amazon's own tools look."""
     secret_key: str | None = None
-    path_style: bool | None = None
-    """The bucket in the path rather than in the host's name; empty: with an endpoint."""
     encryption: Literal["", "AES256", "aws:kms"] = ""
     """By the store, over our own."""
     kms_key: str | None = None

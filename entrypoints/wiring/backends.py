@@ -1,6 +1,7 @@
 """Blob store, job queue, and who of all backends answers pings and wants upkeep."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from dishka import Provider, Scope, provide
 
@@ -17,9 +18,10 @@ from application.ports.ping import Ping
 from application.ports.upkeep import Upkeep
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.check_readiness import CheckReadiness
-from entrypoints.settings import Settings
-from entrypoints.wiring.adapters import Port, require_one_owner, third_party
+from entrypoints.settings import BlobStoreSettings, Settings
+from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
 from entrypoints.wiring.indexes import Indexes, ServingIndex
+from entrypoints.wiring.start_error import StartError
 
 
 class BackendProvider(Provider):
@@ -34,6 +36,10 @@ class BackendProvider(Provider):
         if chosen.backend == "filesystem":
             require_one_owner(Port.BLOB_STORE, chosen.backend)
             yield FilesystemBlobStore(settings.blobs_path)
+            return
+        if chosen.backend == "s3":
+            async with _opened_s3(chosen) as store:
+                yield store
             return
         async with third_party(Port.BLOB_STORE, chosen.backend)(options=chosen.options) as store:
             yield store
@@ -76,3 +82,22 @@ class BackendProvider(Provider):
         """Collect the backends that want something done regularly."""
         backends: list[object] = [*(index for named in indexes.values() for index in named.values()), blobs]
         return [one for one in backends if isinstance(one, Upkeep)]
+
+
+@asynccontextmanager
+async def _opened_s3(chosen: BlobStoreSettings) -> AsyncIterator[BlobStore]:
+    with extra_of(Port.BLOB_STORE, chosen.backend):
+        from adapters.blob_store.s3 import open_s3_blob_store  # noqa: PLC0415 - its packages are an extra
+    if chosen.bucket is None:
+        raise StartError("FACEPASS_BLOB_STORE__BUCKET: s3 needs the name of a bucket")
+    async with open_s3_blob_store(
+        bucket=chosen.bucket,
+        prefix=chosen.prefix,
+        endpoint=chosen.endpoint,
+        region=chosen.region,
+        access_key=chosen.access_key,
+        secret_key=chosen.secret_key,
+        encryption=chosen.encryption or None,
+        kms_key=chosen.kms_key,
+    ) as store:
+        yield store

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
+import structlog
 from dishka import Provider, Scope, provide
 
 from adapters.face_embedder.onnx import OnnxFaceEmbedder
@@ -19,8 +20,11 @@ from application.ports.calibrations import Calibrations
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.model_packs import ModelPacks, Progress
 from domain.calibration import Calibration
+from domain.errors import PackNotCommercial
 from entrypoints.settings import FaceEmbedderSettings, Settings, process_environment
-from entrypoints.wiring.adapters import Port, require_one_owner, third_party
+from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
+
+log = structlog.get_logger("facepass.faces")
 
 NextFaceEmbedder: TypeAlias = FaceEmbedder | None
 """The second face model, beside the `FaceEmbedder`; None where there is none."""
@@ -83,6 +87,9 @@ async def opened_embedder(
         require_one_owner(Port.FACE_EMBEDDER, chosen.backend)
         async with _opened_onnx(chosen, settings, packs, budget, progress) as embedder:
             yield embedder
+    elif chosen.backend == "insightface":
+        async with _opened_insightface(chosen, settings, budget) as embedder:
+            yield embedder
     else:
         async with third_party(Port.FACE_EMBEDDER, chosen.backend)(options=chosen.options) as embedder:
             yield embedder
@@ -99,12 +106,10 @@ async def _opened_onnx(
         lambda: OnnxFaceEmbedder(
             packs.get(chosen.pack),
             files,
-            executor=InferenceExecutor(
-                threads=chosen.threads or None, queue_limit=chosen.queue_limit, wait_limit=chosen.queue_wait
-            ),
+            executor=_executor(chosen),
             budget=budget,
             providers=chosen.providers,
-            limits=ImageLimits(size=settings.image.max_bytes, pixels=round(settings.image.max_megapixels * 1_000_000)),
+            limits=_limits(settings),
             longest_side=chosen.detection_size,
         )
     )
@@ -112,3 +117,47 @@ async def _opened_onnx(
         yield embedder
     finally:
         await embedder.close()
+
+
+@asynccontextmanager
+async def _opened_insightface(
+    chosen: FaceEmbedderSettings, settings: Settings, budget: DecodeBudget
+) -> AsyncIterator[FaceEmbedder]:
+    """Say the pack's licence, refuse it where it does not allow what is asked for, load its models."""
+    with extra_of(Port.FACE_EMBEDDER, chosen.backend):
+        from adapters.face_embedder.insightface import InsightFaceEmbedder  # noqa: PLC0415 - an extra
+        from adapters.face_embedder.insightface_pack import (  # noqa: PLC0415 - the same
+            DEFAULT_ROOT,
+            download_pack,
+            insightface_pack,
+        )
+    pack = await asyncio.to_thread(insightface_pack, chosen.pack, chosen.root or DEFAULT_ROOT)
+    if settings.models.commercial_only and not pack.commercial:
+        raise PackNotCommercial(f"{pack.name}: {pack.licence}; FACEPASS_MODELS__COMMERCIAL_ONLY is set")
+    log.info("insightface_pack", name=pack.name, licence=pack.licence)
+    if chosen.download:
+        await asyncio.to_thread(download_pack, pack)
+    embedder = await asyncio.to_thread(
+        lambda: InsightFaceEmbedder(
+            pack,
+            executor=_executor(chosen),
+            budget=budget,
+            providers=chosen.providers,
+            limits=_limits(settings),
+            longest_side=chosen.detection_size,
+        )
+    )
+    try:
+        yield embedder
+    finally:
+        await embedder.close()
+
+
+def _executor(chosen: FaceEmbedderSettings) -> InferenceExecutor:
+    return InferenceExecutor(
+        threads=chosen.threads or None, queue_limit=chosen.queue_limit, wait_limit=chosen.queue_wait
+    )
+
+
+def _limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(size=settings.image.max_bytes, pixels=round(settings.image.max_megapixels * 1_000_000))

@@ -9,7 +9,7 @@ from dishka import Provider, Scope, provide
 
 from adapters.persistence.database import Database, engine
 from adapters.persistence.index_states import SqlIndexStates
-from adapters.vector_index.pgvector import PgvectorVectorIndex
+from adapters.vector_index.pgvector import EXACT_UP_TO, PgvectorVectorIndex
 from adapters.vector_index.turned import TurnedVectorIndex
 from application.ports.calibrations import Calibrations
 from application.ports.clock import Clock
@@ -22,7 +22,7 @@ from application.use_cases.spaces import ServedSpace, ServedSpaces
 from domain.calibration import Calibration
 from domain.embedding import EmbeddingSpace, SpaceId
 from entrypoints.settings import Settings, VectorIndexSettings
-from entrypoints.wiring.adapters import Port, require_one_owner, third_party
+from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
 from entrypoints.wiring.database import ServerUrl
 from entrypoints.wiring.faces import NextFaceEmbedder
 
@@ -133,6 +133,21 @@ async def opened_index(
         require_one_owner(Port.VECTOR_INDEX, chosen.backend)
         async with _opened_pgvector(chosen, space, settings, url, database) as index:
             yield index
+    elif chosen.backend == "qdrant":
+        with extra_of(Port.VECTOR_INDEX, chosen.backend):
+            from adapters.vector_index.qdrant import open_qdrant  # noqa: PLC0415 - its packages are an extra
+        async with open_qdrant(
+            space,
+            url=chosen.url,
+            api_key=chosen.api_key,
+            # A folder belongs to one client, and each space has its own.
+            path=None if chosen.path is None else chosen.path.expanduser().absolute() / space.digest[:12],
+            shards=chosen.shards,
+            replicas=chosen.replicas,
+            write_consistency=chosen.write_consistency,
+            timeout=chosen.timeout,
+        ) as index:
+            yield index
     else:
         factory = third_party(Port.VECTOR_INDEX, chosen.backend)
         async with factory(space=space, options=chosen.options) as index:
@@ -152,8 +167,13 @@ async def _opened_pgvector(
     if chosen.url is not None:
         pools.append(engine(chosen.url, connections=1, timeout=timeout, autocommit=True))
     pings = database.pings if chosen.url is None else pools[-1]
-    extra = {} if chosen.exact_up_to is None else {"exact_up_to": chosen.exact_up_to}
-    index = PgvectorVectorIndex(pools[0], space, pings=pings, **extra)
+    index = PgvectorVectorIndex(
+        pools[0],
+        space,
+        exact_up_to=chosen.exact_up_to or EXACT_UP_TO,
+        half_precision=chosen.half_precision,
+        pings=pings,
+    )
     try:
         await index.prepare()
         yield index

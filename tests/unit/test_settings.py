@@ -116,7 +116,6 @@ any_settings = st.builds(
         backend=st.just("s3"),
         path=perhaps(folders),
         bucket=words,
-        path_style=perhaps(st.booleans()),
         encryption=st.sampled_from(["", "AES256", "aws:kms"]),
         options=options,
     ),
