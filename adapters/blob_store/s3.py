@@ -197,10 +197,12 @@ class S3BlobStore(BlobStore, PresignedUrls, Ping, Upkeep):
         # Not HEAD, whose answer has no body that says what is wrong.
         async with self._connection():
             await self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        written = token_hex(16).encode()
         async with self._connection():
-            await self._client.put_object(**trial, Body=b"", **self._encryption)
+            await self._client.put_object(**trial, Body=written, **self._encryption)
         async with self._connection(), (await self._client.get_object(**trial))["Body"] as body:
-            await body.read()
+            if await body.read() != written:
+                raise PortRejected(PORT, "what answers there does not give back what was written to it")
         async with self._connection():
             await self._client.delete_object(**trial)
 
@@ -372,8 +374,8 @@ def translated() -> Iterator[None]:
 
 def _answered(error: sdk.ClientError) -> PortError:
     """Return what an answer other than success means."""
-    code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = str(error.response.get("Error", {}).get("Code") or status)
     if code in _PASSING or (status >= _SERVER_ERROR and code != _NEVER):
         return PortUnavailable(PORT, "it answers that it is in trouble, or has too much to do")
     if code.startswith("KMS."):
