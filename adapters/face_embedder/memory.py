@@ -10,11 +10,16 @@ import numpy as np
 
 from application.ports.errors import PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
+from application.ports.ping import Ping
 from domain.embedding import Embedding, EmbeddingSpace
-from domain.errors import NotAnImage
+from domain.errors import ImageFormatUnsupported, ImageTooLarge, ImageTruncated, NotAnImage, TooManyPixels
 from domain.face import Analysis, Box, Embed, Face, Landmarks, Point
 from domain.quality import Pose, Quality, Reason
 
+_PORT: Final = "face_embedder"
+_MOST_BYTES: Final = 10 * 2**20
+_MOST_PIXELS: Final = 40_000_000
+_GIF: Final = b"GIF8"
 _MAGIC: Final = b"facepass-picture\n"
 _SIDE: Final = 100
 """Pixels of the largest face; each further one is a tenth narrower."""
@@ -25,13 +30,16 @@ class _Picture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     variation: float
     reasons: tuple[Reason, ...]
     shot: int
+    orientation: int
+    pixels: int
 
 
 @final
-class MemoryFaceEmbedder(FaceEmbedder):
+class MemoryFaceEmbedder(FaceEmbedder, Ping):
     """Sees exactly what `picture` and `group` were told to show. Deterministic, and refuses all other bytes.
 
-    One person's embeddings lie near each other, by `variation`; those of two people are nearly orthogonal.
+    One person's embeddings lie near each other, by `variation`; those of two people are nearly orthogonal. It takes 10
+    MiB and 40 megapixels, as the real ones do by default.
     """
 
     def __init__(self, *, dimension: int = 128, model: str = "memory@1") -> None:
@@ -48,6 +56,8 @@ class MemoryFaceEmbedder(FaceEmbedder):
         faces: int = 1,
         reasons: Sequence[Reason] = (),
         shot: int = 0,
+        orientation: int = 1,
+        pixels: int = _SIDE * _SIDE,
     ) -> bytes:
         """Make a picture with `person` as its largest face.
 
@@ -58,24 +68,50 @@ class MemoryFaceEmbedder(FaceEmbedder):
             faces: how many; the others are strangers who are in no other picture of another person.
             reasons: what is wrong with the largest face.
             shot: another number is another photograph of the same.
+            orientation: of EXIF; whatever it is, the picture is seen upright.
+            pixels: that it claims to have.
         """
         strangers = [f"{person} beside {index}" for index in range(1, faces)]
         people = [person, *strangers] if faces else []
-        return MemoryFaceEmbedder.group(people, variation=variation, reasons=reasons, shot=shot)
+        return MemoryFaceEmbedder.group(
+            people, variation=variation, reasons=reasons, shot=shot, orientation=orientation, pixels=pixels
+        )
 
     @staticmethod
-    def group(people: Sequence[str], *, variation: float = 0.0, reasons: Sequence[Reason] = (), shot: int = 0) -> bytes:
+    def group(
+        people: Sequence[str],
+        *,
+        variation: float = 0.0,
+        reasons: Sequence[Reason] = (),
+        shot: int = 0,
+        orientation: int = 1,
+        pixels: int = _SIDE * _SIDE,
+    ) -> bytes:
         """Make a picture of these people, the largest face first; nobody is an empty picture."""
-        shown = _Picture(people=tuple(people), variation=variation, reasons=tuple(reasons), shot=shot)
+        shown = _Picture(
+            people=tuple(people),
+            variation=variation,
+            reasons=tuple(reasons),
+            shot=shot,
+            orientation=orientation,
+            pixels=pixels,
+        )
         return _MAGIC + msgspec.json.encode(shown)
 
     @property
     def space(self) -> EmbeddingSpace:
         return self._space
 
-    async def analyse(self, image: bytes, *, embed: Embed) -> Analysis:
+    @property
+    def name(self) -> str:
+        return _PORT
+
+    async def ping(self) -> None:
         if self._closed:
-            raise PortUnavailable("face_embedder", "it is being shut down")
+            raise PortUnavailable(_PORT, "it is being shut down")
+
+    async def analyse(self, image: bytes, *, embed: Embed) -> Analysis:
+        await self.ping()
         shown = _read(image)
         faces = tuple(self._face(shown, index) for index in range(len(shown.people)))
         wanted = {Embed.NONE: 0, Embed.LARGEST: 1, Embed.ONLY: int(len(faces) == 1), Embed.ALL: len(faces)}[embed]
@@ -113,12 +149,19 @@ class MemoryFaceEmbedder(FaceEmbedder):
 
 
 def _read(image: bytes) -> _Picture:
+    if len(image) > _MOST_BYTES:
+        raise ImageTooLarge(f"the image has {len(image)} bytes; {_MOST_BYTES} are allowed")
+    if image.startswith(_GIF):
+        raise ImageFormatUnsupported("GIF is not decoded")
     if not image.startswith(_MAGIC):
         raise NotAnImage("these bytes are not an image")
     try:
-        return msgspec.json.decode(image[len(_MAGIC) :], type=_Picture)
+        shown = msgspec.json.decode(image[len(_MAGIC) :], type=_Picture)
     except msgspec.MsgspecError as error:
-        raise NotAnImage("these bytes are not an image") from error
+        raise ImageTruncated("the image is cut off or damaged") from error
+    if shown.pixels > _MOST_PIXELS:
+        raise TooManyPixels(f"the image has {shown.pixels} pixels; {_MOST_PIXELS} are allowed")
+    return shown
 
 
 def _box(index: int) -> Box:
