@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import skimage.data
 from insightface.data import get_image
@@ -345,6 +346,9 @@ async def test_a_ping_runs_the_models_while_every_thread_is_busy(build: Build) -
     await embedder.close()
 
 
-def test_a_provider_that_is_not_there_is_refused(build: Build) -> None:
-    with pytest.raises(PortRejected):
-        build(providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+@pytest.mark.parametrize("asked", [("cuda",), ("CUDAExecutionProvider", "CPUExecutionProvider")])
+def test_a_provider_that_is_not_there_is_refused(build: Build, asked: tuple[str, ...]) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this build of onnxruntime has CUDA")
+    with pytest.raises(PortRejected, match=r"FACEPASS_FACE_EMBEDDER__PROVIDERS.*available here: .*cpu"):
+        build(providers=asked)
