@@ -1,15 +1,19 @@
 import asyncio
 import math
+import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 from uuid import UUID
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.database import engine as engine_at
 from adapters.security.keyed_hash import HmacKeyedHash
@@ -18,9 +22,8 @@ from adapters.vector_index.memory import MemoryVectorIndex
 from adapters.vector_index.pgvector import PgvectorVectorIndex
 from adapters.vector_index.turned import TurnedVectorIndex, orthogonal
 from application.conformance.vector_index import (
-    GALLERY,
-    OTHER_GALLERY,
     SPACE,
+    RawCount,
     VectorIndexContract,
     axis,
     embedding,
@@ -31,10 +34,12 @@ from application.conformance.vector_index import (
 from application.ports.keyed_hash import KeyedHash
 from application.ports.vector_index import Entry, VectorIndex
 from domain.embedding import Embedding, EmbeddingSpace
+from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.similarity import cosine
 
+GALLERY, OTHER_GALLERY = GalleryId(UUID(int=1 << 64)), GalleryId(UUID(int=2 << 64))
 KEY, OTHER_KEY = MasterKey(bytes(32)), MasterKey(b"\x01" * 32)
 WIDE = replace(SPACE, dimension=512)
 """As many dimensions as the larger models have: in fewer, random vectors are more alike."""
@@ -57,20 +62,65 @@ class CountingHash(KeyedHash):
         return self._real.digest(purpose, data)
 
 
+def turned(inner: VectorIndex, *, key: MasterKey = KEY, space: EmbeddingSpace = SPACE) -> TurnedVectorIndex:
+    return TurnedVectorIndex(inner, HmacKeyedHash(key), space)
+
+
 class TestTurnedVectorIndexInMemory(VectorIndexContract):
+    can_be_unavailable = False
+
     @pytest.fixture
     async def index(self) -> VectorIndex:
-        return TurnedVectorIndex(MemoryVectorIndex(SPACE), HmacKeyedHash(KEY), SPACE)
+        return turned(MemoryVectorIndex(SPACE))
 
-
-class TestTurnedVectorIndexInPgvector(VectorIndexContract):
     @pytest.fixture
-    async def index(self, empty_database_url: str) -> AsyncIterator[VectorIndex]:
-        engine = engine_at(empty_database_url, connections=8, timeout=10.0, autocommit=True)
-        inner = PgvectorVectorIndex(engine, SPACE)
+    async def raw_count(self, index: TurnedVectorIndex) -> RawCount:
+        async def counted(references: Sequence[ReferenceId]) -> int:
+            return len(index._index._entries.keys() & set(references))
+
+        return counted
+
+
+class PgvectorContract(VectorIndexContract):
+    half_precision: ClassVar[bool]
+
+    @pytest.fixture
+    async def engine(self, empty_database_url: str) -> AsyncIterator[AsyncEngine]:
+        made = engine_at(empty_database_url, connections=8, timeout=10.0, autocommit=True)
+        yield made
+        await made.dispose()
+
+    @pytest.fixture
+    async def index(self, engine: AsyncEngine) -> VectorIndex:
+        inner = PgvectorVectorIndex(engine, SPACE, half_precision=self.half_precision)
         await inner.prepare()
-        yield TurnedVectorIndex(inner, HmacKeyedHash(KEY), SPACE)
-        await engine.dispose()
+        return turned(inner)
+
+    @pytest.fixture
+    async def raw_count(self, index: TurnedVectorIndex, engine: AsyncEngine) -> RawCount:
+        async def counted(references: Sequence[ReferenceId]) -> int:
+            query = text(f"SELECT count(*) FROM {index._index._table} WHERE reference_id = ANY(:these)")  # noqa: S608 - its own
+            async with engine.connect() as connection:
+                return await connection.scalar(query, {"these": list(references)})
+
+        return counted
+
+    @pytest.fixture
+    async def unavailable(self) -> AsyncIterator[VectorIndex]:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
+            url = f"postgresql://facepass@127.0.0.1:{taken.getsockname()[1]}/facepass?sslmode=disable"
+            engine = engine_at(url, connections=1, timeout=2.0, autocommit=True)
+            yield turned(PgvectorVectorIndex(engine, SPACE, half_precision=self.half_precision))
+            await engine.dispose()
+
+
+class TestTurnedVectorIndexInPgvector(PgvectorContract):
+    half_precision = False
+
+
+class TestTurnedVectorIndexInPgvectorOfHalfPrecision(PgvectorContract):
+    half_precision = True
 
 
 def random_unit(number: int, *, space: EmbeddingSpace = WIDE, seed: int = 0) -> list[Embedding]:
@@ -79,7 +129,7 @@ def random_unit(number: int, *, space: EmbeddingSpace = WIDE, seed: int = 0) -> 
 
 
 def entries_of(embeddings: Sequence[Embedding], *, gallery: GalleryId = GALLERY) -> list[Entry]:
-    return [replace(entry(axis(0), gallery=gallery), embedding=one) for one in embeddings]
+    return [replace(entry(axis(0), gallery), embedding=one) for one in embeddings]
 
 
 async def as_seen_inside(
@@ -91,7 +141,7 @@ async def as_seen_inside(
 ) -> list[Embedding]:
     """What the inner index holds of them."""
     inner = MemoryVectorIndex(space)
-    await TurnedVectorIndex(inner, HmacKeyedHash(key), space).upsert(entries_of(embeddings, gallery=gallery))
+    await turned(inner, key=key, space=space).upsert(entries_of(embeddings, gallery=gallery))
     return [one.embedding for one in await walked(inner, gallery)]
 
 
@@ -104,7 +154,7 @@ async def test_what_is_kept_is_not_the_vector_nor_like_it() -> None:
 
 async def test_what_is_searched_for_is_turned_like_what_is_kept() -> None:
     inner = MemoryVectorIndex(WIDE)
-    index = TurnedVectorIndex(inner, HmacKeyedHash(KEY), WIDE)
+    index = turned(inner, space=WIDE)
     one, *others = entries_of(random_unit(20))
     await index.upsert([one, *others])
     [found] = await index.search(one.embedding, gallery=GALLERY, people=1)
@@ -131,7 +181,7 @@ async def test_the_same_key_turns_the_same_way_in_a_new_object() -> None:
 
 async def test_one_write_to_several_galleries_turns_each_its_own_way() -> None:
     inner = MemoryVectorIndex(WIDE)
-    index = TurnedVectorIndex(inner, HmacKeyedHash(KEY), WIDE)
+    index = turned(inner, space=WIDE)
     [true] = random_unit(1)
     here, there = entries_of([true]), entries_of([true], gallery=OTHER_GALLERY)
     await index.upsert([*here, *there, *here])
@@ -141,10 +191,10 @@ async def test_one_write_to_several_galleries_turns_each_its_own_way() -> None:
 
 
 async def test_of_duplicates_in_several_galleries_the_last_counts() -> None:
-    index = TurnedVectorIndex(MemoryVectorIndex(SPACE), HmacKeyedHash(KEY), SPACE)
-    first, last = entry(axis(0)), entry(axis(1), gallery=OTHER_GALLERY)
+    index = turned(MemoryVectorIndex(SPACE))
+    first, last = entry(axis(0), GALLERY), entry(axis(1), OTHER_GALLERY)
     last = replace(last, reference=first.reference)
-    await index.upsert([first, entry(axis(2)), last])
+    await index.upsert([first, entry(axis(2), GALLERY), last])
     assert first.reference not in {one.reference for one in await walked(index, GALLERY)}
     assert [one.reference for one in await walked(index, OTHER_GALLERY)] == [last.reference]
 
@@ -157,7 +207,7 @@ async def test_equal_vectors_stay_equal_however_they_are_written() -> None:
 
 
 async def test_vectors_come_back() -> None:
-    index = TurnedVectorIndex(MemoryVectorIndex(WIDE), HmacKeyedHash(KEY), WIDE)
+    index = turned(MemoryVectorIndex(WIDE), space=WIDE)
     written = entries_of(random_unit(150))
     await index.upsert(written)
     read = await walked(index, GALLERY)
@@ -170,10 +220,10 @@ async def test_vectors_come_back() -> None:
 
 @pytest.mark.parametrize("length", [1 - 1e-3 + 3e-8, 1 + 1e-3 - 3e-8])
 async def test_a_length_at_the_end_of_what_is_tolerated_is_no_obstacle(length: float) -> None:
-    index = TurnedVectorIndex(MemoryVectorIndex(SPACE), HmacKeyedHash(KEY), SPACE)
+    index = turned(MemoryVectorIndex(SPACE))
     for vector in vectors(100):
         long = Embedding(vector.astype(np.float64) / np.linalg.norm(vector.astype(np.float64)) * length, SPACE.id)
-        await index.upsert([replace(entry(vector), embedding=long)])
+        await index.upsert([replace(entry(vector, GALLERY), embedding=long)])
         found = await index.search(long, gallery=GALLERY, people=1)
         assert found[0].similarity == pytest.approx(1.0, abs=1e-6)
 
@@ -189,6 +239,7 @@ def pairs(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return one, share * one + (1.0 - abs(share)) * other
 
 
+@settings(derandomize=True, deadline=None)
 @given(pairs(), st.binary(min_size=32, max_size=32), st.integers(0, 2**128 - 1))
 def test_cosines_are_as_they_were(
     pair: tuple[NDArray[np.float64], NDArray[np.float64]], secret: bytes, gallery: int
@@ -240,7 +291,7 @@ async def test_first_uses_at_once_make_the_matrix_once_and_in_a_thread() -> None
     index = TurnedVectorIndex(MemoryVectorIndex(SPACE), counting, SPACE)
     probe = embedding(axis(0))
     await asyncio.gather(*(index.search(probe, gallery=GALLERY, people=1) for _ in range(20)))
-    await index.upsert([entry(vector) for vector in vectors(10)])
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(10)])
     assert len(counting.threads) == 1
     assert threading.get_ident() not in counting.threads
 
@@ -282,7 +333,7 @@ async def test_the_matrices_that_were_used_last_are_kept() -> None:
 async def test_a_write_to_more_galleries_than_are_kept_is_whole() -> None:
     index = TurnedVectorIndex(MemoryVectorIndex(SPACE), HmacKeyedHash(KEY), SPACE, memory=1)
     galleries = [GalleryId(UUID(int=number)) for number in range(1, 11)]
-    written = [entry(axis(0), gallery=gallery) for gallery in galleries]
+    written = [entry(axis(0), gallery) for gallery in galleries]
     await index.upsert(written)
     for one in written:
         [found] = await index.search(embedding(axis(0)), gallery=one.gallery, people=1, among=[PersonId(one.person)])
