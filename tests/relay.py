@@ -22,6 +22,8 @@ class Relay:
         """Asked with what a client sends: true ends its connection there."""
         self.breaks_down: Callable[[bytes], bool] = lambda _: False
         """The same with what the server answers."""
+        self.lag = 0.0
+        """Seconds that each 64 KiB of an answer wait."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
@@ -57,6 +59,7 @@ class Relay:
         while sent := await reader.read(_CHUNK):
             if (self.breaks_up if up else self.breaks_down)(sent):
                 raise ConnectionAbortedError
+            await asyncio.sleep(0.0 if up else self.lag)
             writer.write(sent)
             await writer.drain()
         if writer.can_write_eof():

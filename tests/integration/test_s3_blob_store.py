@@ -217,12 +217,15 @@ class TestWire:
         self, s3: S3Server, bucket: str
     ) -> None:
         async with opened(s3.url, bucket, connections=1, request_timeout=HASTY) as store:
+            await store.put(KEY, LARGE)
             await store._free.acquire()
-            with pytest.raises(PortBusy):
-                await store.get(KEY)
-            await store.ping()
+            answer = await store._client.get_object(Bucket=bucket, Key=f"{PREFIX}/{KEY}")
+            async with answer["Body"]:
+                with pytest.raises(PortBusy):
+                    await store.get(KEY)
+                await store.ping()
             store._free.release()
-            assert await store.get(KEY) is None
+            assert await store.get(KEY) == LARGE
 
     async def test_keys_and_contents_never_get_into_the_log(
         self, s3: S3Server, bucket: str, caplog: pytest.LogCaptureFixture
@@ -434,6 +437,17 @@ class TestOutages:
                         await store.get(KEY)
             finally:
                 s3.thaw()
+
+    async def test_a_large_body_on_a_slow_line_has_more_time_than_a_small_one(
+        self, store: S3BlobStore, relay: Relay, bucket: str
+    ) -> None:
+        content = bytes(5 * PART)
+        await store.put(KEY, content)
+        async with opened(relay.url, bucket, request_timeout=HASTY) as far:
+            relay.lag = 1.3 * HASTY * 2**16 / len(content)
+            begun = time.monotonic()
+            assert await far.get(KEY) == content
+        assert time.monotonic() - begun > HASTY, "the line was not slow"
 
     async def test_an_upload_that_fails_is_ended_and_leaves_what_was_there(
         self, store: S3BlobStore, relay: Relay, bucket: str, behind: BaseClient
