@@ -1,5 +1,4 @@
 import time
-from datetime import datetime
 from typing import Any, Final, final
 
 from sqlalchemy import Row, literal, select, update
@@ -7,7 +6,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.errors import translated
+from adapters.persistence.schema_ping import require_current
 from adapters.persistence.tables import INDEX_STATE, REFERENCES
+from application.ports.clock import Clock
 from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStates
 
 _ROW: Final = INDEX_STATE.c
@@ -15,32 +16,19 @@ _ROW: Final = INDEX_STATE.c
 
 @final
 class SqlIndexStates(IndexStates):
-    """One row, read over AUTOCOMMIT connections at most once in `KNOWN_WITHIN` seconds."""
+    """One row, read over AUTOCOMMIT connections at most once in `KNOWN_WITHIN` seconds.
 
-    def __init__(self, reads: AsyncEngine) -> None:
-        self._reads = reads
+    The first who asks makes it: `first` answers from then on where no index ever did, or nobody is enrolled. An
+    installation without references can be given any index: there is nothing to be moved.
+    """
+
+    def __init__(self, engine: AsyncEngine, first: IndexName, *, clock: Clock) -> None:
+        self._engine = engine
+        self._first = first
+        self._clock = clock
+        self._begun = False
         self._known: IndexState | None = None
         self._known_at = 0.0
-
-    async def begin(self, serving: IndexName, *, now: datetime) -> IndexState:
-        """Return the state; `serving` answers from now on where no index ever did, or nobody is enrolled.
-
-        An installation without references can be given any index: there is nothing to be moved.
-        """
-        row = {"serving": serving, "beside": None, "filled": False, "changed_at": now}
-        someone = select(REFERENCES.c.id).limit(1).exists()
-        with translated():
-            async with self._reads.connect() as connection:
-                await connection.execute(
-                    insert(INDEX_STATE)
-                    .values(row)
-                    .on_conflict_do_update(
-                        constraint=INDEX_STATE.primary_key,
-                        set_=row,
-                        where=(_ROW.serving != serving) & _ROW.beside.is_(None) & ~someone,
-                    )
-                )
-        return await self._read()
 
     async def now(self) -> IndexState:
         if self._known is None or time.monotonic() - self._known_at >= KNOWN_WITHIN:
@@ -49,7 +37,7 @@ class SqlIndexStates(IndexStates):
 
     async def change(self, before: IndexState, after: IndexState) -> bool:
         with translated():
-            async with self._reads.connect() as connection:
+            async with self._engine.connect() as connection:
                 changed = await connection.execute(
                     update(INDEX_STATE)
                     .where(
@@ -65,10 +53,29 @@ class SqlIndexStates(IndexStates):
         self._known = None
         return changed.rowcount == 1
 
+    async def _begin(self) -> None:
+        await require_current(self._engine)
+        row = {"serving": self._first, "beside": None, "filled": False, "changed_at": self._clock.now()}
+        someone = select(REFERENCES.c.id).limit(1).exists()
+        with translated():
+            async with self._engine.connect() as connection:
+                await connection.execute(
+                    insert(INDEX_STATE)
+                    .values(row)
+                    .on_conflict_do_update(
+                        constraint=INDEX_STATE.primary_key,
+                        set_=row,
+                        where=(_ROW.serving != self._first) & _ROW.beside.is_(None) & ~someone,
+                    )
+                )
+        self._begun = True
+
     async def _read(self) -> IndexState:
+        if not self._begun:
+            await self._begin()
         asked_at = time.monotonic()
         with translated():
-            async with self._reads.connect() as connection:
+            async with self._engine.connect() as connection:
                 row = (await connection.execute(select(INDEX_STATE))).one()
         self._known, self._known_at = _to_state(row), asked_at
         return self._known

@@ -1,22 +1,25 @@
 """Blob store, job queue, and who of all backends answers pings and wants upkeep."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from dishka import Provider, Scope, provide
 
 from adapters.blob_store.filesystem import FilesystemBlobStore
+from adapters.cache.memory import MemoryCache
 from adapters.job_queue.in_process import InProcessJobQueue
 from adapters.persistence.database import Database
 from adapters.persistence.ping import DatabasePing
 from adapters.persistence.schema_ping import SchemaPing
+from adapters.rate_limiter.memory import MemoryRateLimiter
 from application.ports.blob_store import BlobStore
+from application.ports.cache import Cache
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexStates
 from application.ports.job_queue import JobQueue
 from application.ports.ping import Ping
+from application.ports.rate_limiter import RateLimiter
 from application.ports.upkeep import Upkeep
-from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.check_readiness import CheckReadiness
 from entrypoints.settings import BlobStoreSettings, Settings
 from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
@@ -56,32 +59,68 @@ class BackendProvider(Provider):
             yield queue
 
     @provide
+    async def cache(self, settings: Settings) -> AsyncIterator[Cache]:
+        """Remember in the process, or in a Redis."""
+        if settings.cache.backend == "memory" or settings.cache.url is None:
+            yield MemoryCache()
+            return
+        with _redis():
+            from adapters.cache.redis import open_redis_cache  # noqa: PLC0415 - its packages are an extra
+        async with open_redis_cache(settings.cache.url, name=settings.job_queue.name) as cache:
+            yield cache
+
+    @provide
+    async def limiter(self, settings: Settings) -> AsyncIterator[RateLimiter]:
+        """Count in the process, or in a Redis."""
+        if settings.cache.backend == "memory" or settings.cache.url is None:
+            yield MemoryRateLimiter()
+            return
+        with _redis():
+            from adapters.rate_limiter.redis import open_redis_rate_limiter  # noqa: PLC0415 - the same
+        async with open_redis_rate_limiter(settings.cache.url, name=settings.job_queue.name) as limiter:
+            yield limiter
+
+    @provide
     def readiness(
         self,
         database: Database,
         embedder: FaceEmbedder,
         states: IndexStates,
         indexes: Indexes,
-        spaces: ServedSpaces,
         blobs: BlobStore,
         queue: JobQueue,
+        cache: Cache,
+        limiter: RateLimiter,
     ) -> CheckReadiness:
         """Ask all who can be asked; a third party's backend that answers no pings is taken on trust."""
-        backends: list[object] = [
+        needed: list[object] = [
             DatabasePing(database.pings),
             SchemaPing(database.pings),
             embedder,
-            ServingIndex(states, indexes[embedder.space.id], spaces),
+            ServingIndex(states, indexes[embedder.space.id]),
             blobs,
-            queue,
         ]
-        return CheckReadiness(pings=[one for one in backends if isinstance(one, Ping)])
+        dispensable: list[object] = [queue, cache, limiter]
+        return CheckReadiness(
+            pings=[one for one in needed if isinstance(one, Ping)],
+            dispensable=[one for one in dispensable if isinstance(one, Ping)],
+        )
 
     @provide
     def upkeep(self, indexes: Indexes, blobs: BlobStore) -> "list[Upkeep]":
         """Collect the backends that want something done regularly."""
         backends: list[object] = [*(index for named in indexes.values() for index in named.values()), blobs]
         return [one for one in backends if isinstance(one, Upkeep)]
+
+
+@contextmanager
+def _redis() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise StartError(
+            "FACEPASS_CACHE__BACKEND: redis needs packages that are not installed: pip install 'facepass[redis]'"
+        ) from error
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from adapters.vector_index.pgvector import EXACT_UP_TO, PgvectorVectorIndex
 from adapters.vector_index.turned import TurnedVectorIndex
 from application.ports.calibrations import Calibrations
 from application.ports.clock import Clock
+from application.ports.errors import PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexName, IndexStates
 from application.ports.keyed_hash import KeyedHash
@@ -72,11 +73,9 @@ class IndexProvider(Provider):
             yield Indexes(found)
 
     @provide
-    async def states(self, settings: Settings, database: Database, clock: Clock) -> IndexStates:
-        """Read which index answers; an installation without anybody enrolled takes the one that is set."""
-        states = SqlIndexStates(database.reads)
-        await states.begin(IndexName(settings.vector_index.called), now=clock.now())
-        return states
+    def states(self, settings: Settings, database: Database, clock: Clock) -> IndexStates:
+        """Read which index answers, over a pool that no search exhausts."""
+        return SqlIndexStates(database.pings, IndexName(settings.vector_index.called), clock=clock)
 
     @provide
     def spaces(
@@ -104,11 +103,10 @@ class IndexProvider(Provider):
 class ServingIndex(Ping):
     """Asks the index that answers searches, whichever that is at the moment."""
 
-    def __init__(self, states: IndexStates, indexes: Mapping[IndexName, VectorIndex], spaces: ServedSpaces) -> None:
+    def __init__(self, states: IndexStates, indexes: Mapping[IndexName, VectorIndex]) -> None:
         """Take those of the first space: both spaces' are of one backend."""
         self._states = states
         self._indexes = indexes
-        self._spaces = spaces
 
     @property
     def name(self) -> str:
@@ -118,8 +116,9 @@ class ServingIndex(Ping):
     async def ping(self) -> None:
         """Ask it, where it can be asked."""
         serving = (await self._states.now()).serving
-        self._spaces.first.index(serving)
-        index: object = self._indexes[serving]
+        index: object = self._indexes.get(serving)
+        if index is None:
+            raise PortUnavailable(self.name, f"{serving!r} answers searches, and this process has no settings for it")
         if isinstance(index, Ping):
             await index.ping()
 

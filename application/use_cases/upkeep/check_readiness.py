@@ -23,11 +23,18 @@ class Readiness:
 
     checks: dict[str, str]
     """By port: `ok`, or what is wrong."""
+    dispensable: frozenset[str] = frozenset()
+    """Ports whose work is put off or done in another way while they are away."""
 
     @property
     def ready(self) -> bool:
-        """Whether all of them are there."""
-        return all(said == OK for said in self.checks.values())
+        """Whether all that calls cannot do without are there."""
+        return all(said == OK for port, said in self.checks.items() if port not in self.dispensable)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether one of the others is not."""
+        return self.ready and any(said != OK for said in self.checks.values())
 
 
 @final
@@ -35,10 +42,13 @@ class Readiness:
 class CheckReadiness:
     """Ask every backend whether it is there, the face model by a real inference.
 
+    Without queue, cache and limits a node serves on: the record holds what is to be done, a cache that is away is an
+    empty one, and limits are counted in the process. So none of these takes nodes out, which would do more harm.
     Busy is ready: a node under load must not be taken out, or the next one follows.
     """
 
     pings: Sequence[Ping]
+    dispensable: Sequence[Ping] = ()
     _last: Readiness | None = field(default=None, init=False)
     _until: float = field(default=0.0, init=False)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -46,8 +56,12 @@ class CheckReadiness:
     async def __call__(self) -> Readiness:
         async with self._asking:
             if self._last is None or time.monotonic() >= self._until:
-                said = await asyncio.gather(*(_asked(ping) for ping in self.pings))
-                self._last = Readiness(dict(zip((ping.name for ping in self.pings), said, strict=True)))
+                everyone = (*self.pings, *self.dispensable)
+                said = await asyncio.gather(*(_asked(ping) for ping in everyone))
+                self._last = Readiness(
+                    dict(zip((ping.name for ping in everyone), said, strict=True)),
+                    frozenset(ping.name for ping in self.dispensable),
+                )
                 self._until = time.monotonic() + REMEMBERED_SECONDS
             return self._last
 

@@ -16,12 +16,18 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@get("/health/ready", description="The service can do its work: every backend answers, and an inference ran.")
+@get(
+    "/health/ready",
+    description=(
+        "The service can do its work: every backend that calls need answers, and an inference ran. `degraded` is ready "
+        "too: queue, cache or limits are away, and their work is put off or done in the process."
+    ),
+)
 @inject
 async def ready(check: FromDishka[CheckReadiness]) -> Response[ReadinessShape]:
     """Can it do its work?"""
     readiness = await check()
-    status = "ready" if readiness.ready else "not_ready"
+    status = "degraded" if readiness.degraded else "ready" if readiness.ready else "not_ready"
     return Response(
         ReadinessShape(status=status, checks=readiness.checks),
         status_code=200 if readiness.ready else _UNAVAILABLE,

@@ -240,8 +240,14 @@ async def _searched(
         target_fpir=body.target_fpir,
         among=None if body.people is None else [PersonId(person) for person in body.people],
     )
+    _warn_of_damaged(result)
     await watch.look(workspace, gallery_named(body.gallery))
     return to_searched(result, took_ms=took_ms(request.scope))
+
+
+def _warn_of_damaged(result: SearchResult) -> None:
+    for reference in sorted({reference for face in result.faces for reference in face.damaged}):
+        log.warning("template_damaged", reference=str(reference))
 
 
 def _one_image(body: ImageBody) -> bytes:
