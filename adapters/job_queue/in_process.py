@@ -4,22 +4,19 @@ import asyncio
 import heapq
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from random import Random, SystemRandom
 from typing import Final, final
 
-import structlog
-
 from adapters.job_queue.regular import is_cancelled, repeat
+from adapters.job_queue.retries import Retries
 from application.ports.errors import PortBusy
 from application.ports.job_queue import JobQueue, QueuedJob, Regular
 from application.ports.ping import Ping
 
 PORT: Final = "job_queue"
 
-_SYSTEM_RANDOM: Final = SystemRandom()
-_log = structlog.get_logger(__name__)
+_RETRIES: Final = Retries()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +32,7 @@ class InProcessJobQueue(JobQueue, Ping):
     """A bounded queue in memory. It forgets everything with the process, as the port allows.
 
     A job asked for again while it waits runs once, at the earlier of the two times; asked for while it runs, it
-    runs once more afterwards, never twice at once. A job that failed waits a random time between 0 and
-    `backoff * 2^failures` seconds, at most `longest_backoff` (*full jitter*: Brooker, "Exponential Backoff And
-    Jitter", AWS Architecture Blog, 2015, where it needs the fewest calls of the schemes compared).
+    runs once more afterwards, never twice at once.
     """
 
     def __init__(
@@ -45,27 +40,18 @@ class InProcessJobQueue(JobQueue, Ping):
         *,
         capacity: int = 10_000,
         concurrency: int = 4,
-        tries: int = 3,
-        backoff: float = 1.0,
-        longest_backoff: float = 60.0,
-        random: Random = _SYSTEM_RANDOM,
+        retries: Retries = _RETRIES,
     ) -> None:
         """Make an empty queue.
 
         Args:
             capacity: jobs that may wait; past it `put` raises `PortBusy`.
             concurrency: jobs that run at once.
-            tries: runs of a job that keeps failing, the first one included.
-            backoff: seconds, see above.
-            longest_backoff: seconds.
-            random: where jitter comes from.
+            retries: what happens to a job that fails.
         """
         self._capacity = capacity
         self._concurrency = concurrency
-        self._tries = tries
-        self._backoff = backoff
-        self._longest_backoff = longest_backoff
-        self._random = random
+        self._retries = retries
         self._waiting: dict[QueuedJob, _Waiting] = {}
         self._running: set[QueuedJob] = set()
         # May hold outdated entries, which `_waiting` tells apart by their order; jobs that run are not in it.
@@ -134,8 +120,12 @@ class InProcessJobQueue(JobQueue, Ping):
 
     def _add(self, job: QueuedJob, *, due: float, failures: int) -> None:
         before = self._waiting.get(job)
-        if before is not None and before.due <= due:
-            return
+        if before is not None:
+            # Asking again does not make a failing job a new one: whoever sweeps every second would never let it go.
+            failures = max(failures, before.failures)
+            if before.due <= due:
+                self._waiting[job] = replace(before, failures=failures)
+                return
         self._waiting[job] = _Waiting(due, next(self._order), failures)
         self._plan(job)
 
@@ -151,19 +141,10 @@ class InProcessJobQueue(JobQueue, Ping):
             self._plan(job)
 
     def _failed(self, job: QueuedJob, failures: int, error: BaseException) -> None:
-        again = failures < self._tries
-        # Neither message nor traceback: both can hold what a log must not.
-        _log.warning(
-            "job_failed" if again else "job_dropped",
-            kind=job.kind.value,
-            subject=str(job.subject),
-            failures=failures,
-            error=type(error).__qualname__,
-        )
+        pause = self._retries.pause(job, error, failures=failures)
         self._finish(job)
-        if again and job not in self._waiting:
-            longest = min(self._longest_backoff, self._backoff * 2**failures)
-            self._add(job, due=_now() + self._random.uniform(0.0, longest), failures=failures)
+        if pause is not None:
+            self._add(job, due=_now() + pause, failures=failures)
 
 
 def _now() -> float:

@@ -1,26 +1,80 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from random import Random
 
 import pytest
 
+from adapters.job_queue.arq import open_arq_job_queue
 from adapters.job_queue.in_process import InProcessJobQueue
 from adapters.job_queue.memory import MemoryJobQueue
+from adapters.job_queue.retries import Retries
 from application.conformance.job_queue import Handler, JobQueueContract, comes_true, empties, job, running
 from application.ports.errors import PortBusy
 from application.ports.job_queue import JobQueue, QueuedJob
+from tests.queue_worker import QueueWorker
+from tests.redis_server import RedisServer, free_port, redis_server
+
+LEASE = 3.0
 
 
 class TestInProcessJobQueue(JobQueueContract):
+    has_backend = False
+    is_shared = False
+
     @pytest.fixture
     def queue(self) -> JobQueue:
-        return InProcessJobQueue(backoff=0.01, random=NoJitter())
+        return InProcessJobQueue(retries=Retries(backoff=0.01, random=NoJitter()))
 
 
 class TestMemoryJobQueue(JobQueueContract):
+    has_backend = False
+    is_shared = False
+
     @pytest.fixture
     def queue(self) -> JobQueue:
         return MemoryJobQueue()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+class TestArqJobQueue(JobQueueContract):
+    @pytest.fixture
+    async def queue(self, server: RedisServer) -> AsyncIterator[JobQueue]:
+        with server.client() as client:
+            client.flushall()
+        async with open_arq_job_queue(server.url, retries=QUICK, lease=LEASE) as queue:
+            yield queue
+
+    @pytest.fixture
+    async def beside(self, queue: JobQueue, server: RedisServer) -> AsyncIterator[JobQueue]:  # noqa: ARG002 - emptied
+        async with open_arq_job_queue(server.url, retries=QUICK, lease=LEASE) as queue_:
+            yield queue_
+
+    @pytest.fixture
+    async def unavailable(self) -> AsyncIterator[JobQueue]:
+        async with open_arq_job_queue(f"redis://127.0.0.1:{free_port()}") as queue:
+            yield queue
+
+    @pytest.fixture
+    def lose_everything(self, server: RedisServer) -> Callable[[], Awaitable[None]]:
+        async def lose_everything() -> None:
+            with server.client() as client:
+                client.flushall()
+
+        return lose_everything
+
+    @pytest.fixture
+    def crash(self, server: RedisServer) -> Callable[[], Awaitable[None]]:
+        async def crash() -> None:
+            async with QueueWorker.running(server.url, lease=LEASE) as worker:
+                await worker.begun()
+                worker.kill()
+
+        return crash
 
 
 class NoJitter(Random):
@@ -31,6 +85,9 @@ class NoJitter(Random):
     def uniform(self, a: float, b: float) -> float:
         self.ranges.append((a, b))
         return 0.0
+
+
+QUICK = Retries(backoff=0.01, random=NoJitter())
 
 
 async def test_a_full_queue_is_busy_and_takes_what_waits_already() -> None:
@@ -100,7 +157,7 @@ async def test_no_job_runs_before_its_time() -> None:
 
 async def test_pauses_are_drawn_from_ever_longer_ranges_up_to_a_limit() -> None:
     random = NoJitter()
-    queue = InProcessJobQueue(tries=6, backoff=1.0, longest_backoff=10.0, random=random)
+    queue = InProcessJobQueue(retries=Retries(tries=6, backoff=1.0, longest_backoff=10.0, random=random))
     await queue.put(job(1))
     async with running(queue, Handler(failing={job(1): 1000})):
         await empties(queue)
@@ -109,7 +166,7 @@ async def test_pauses_are_drawn_from_ever_longer_ranges_up_to_a_limit() -> None:
 
 @pytest.mark.parametrize("raised", [asyncio.CancelledError, asyncio.TimeoutError, ExceptionGroup("two", [OSError()])])
 async def test_whatever_a_handler_raises_the_workers_live_on(raised: type[BaseException] | BaseException) -> None:
-    queue = InProcessJobQueue(concurrency=1, tries=1)
+    queue = InProcessJobQueue(concurrency=1, retries=Retries(tries=1))
 
     async def handle(asked: QueuedJob) -> None:
         if asked == job(1):
