@@ -1,23 +1,33 @@
 # ruff: noqa: S608 - table names are the adapter's own
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import UUID
 
 import numpy as np
 import pytest
+from asyncpg.connection import LoggedQuery
 from numpy.typing import NDArray
-from sqlalchemy import text
+from qdrant_client import AsyncQdrantClient
+from sqlalchemy import event, text
+from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.database import engine as engine_at
 from adapters.vector_index.memory import MemoryVectorIndex
 from adapters.vector_index.pgvector import PgvectorVectorIndex
+from adapters.vector_index.qdrant import QdrantVectorIndex, open_qdrant
 from application.conformance.vector_index import (
-    GALLERY,
-    OTHER_GALLERY,
     SPACE,
+    Galleries,
+    RawCount,
     VectorIndexContract,
     around,
     axis,
@@ -29,7 +39,13 @@ from application.conformance.vector_index import (
 )
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.vector_index import Entry, VectorIndex
+from application.use_cases.upkeep.verify_index import PRECISION
+from domain.enrolment import ReferenceId
+from domain.gallery import GalleryId
 from domain.person import PersonId
+from tests.integration.qdrant_peer import QdrantPeer, refusing_url
+
+QDRANT_URL = os.environ.get("FACEPASS_TEST_QDRANT_URL")  # noqa: TID251 - whoever runs the tests names their server
 
 SMALL = 100
 """So few references make a gallery worth an HNSW index in these tests."""
@@ -42,40 +58,165 @@ async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
     await made.dispose()
 
 
-async def prepared(engine: AsyncEngine, *, exact_up_to: int = SMALL) -> PgvectorVectorIndex:
-    index = PgvectorVectorIndex(engine, SPACE, exact_up_to=exact_up_to)
+async def prepared(
+    engine: AsyncEngine, *, exact_up_to: int = SMALL, half_precision: bool = False
+) -> PgvectorVectorIndex:
+    index = PgvectorVectorIndex(engine, SPACE, exact_up_to=exact_up_to, half_precision=half_precision)
     await index.prepare()
     return index
 
 
 class TestMemoryVectorIndex(VectorIndexContract):
+    can_be_unavailable = False
+
     @pytest.fixture
-    async def index(self) -> VectorIndex:
+    async def index(self) -> MemoryVectorIndex:
         return MemoryVectorIndex(SPACE)
 
+    @pytest.fixture
+    async def raw_count(self, index: MemoryVectorIndex) -> RawCount:
+        async def counted(references: Sequence[ReferenceId]) -> int:
+            return len(index._entries.keys() & set(references))
 
-class TestPgvectorVectorIndex(VectorIndexContract):
+        return counted
+
+
+class PgvectorContract(VectorIndexContract):
+    @pytest.fixture
+    async def unavailable(self) -> AsyncIterator[VectorIndex]:
+        async with nobody_at_home() as engine:
+            yield PgvectorVectorIndex(engine, SPACE)
+
+    @pytest.fixture
+    async def raw_count(self, index: PgvectorVectorIndex, engine: AsyncEngine) -> RawCount:
+        async def counted(references: Sequence[ReferenceId]) -> int:
+            query = text(f"SELECT count(*) FROM {index._table} WHERE reference_id = ANY(:these)")
+            async with engine.connect() as connection:
+                return await connection.scalar(query, {"these": list(references)})
+
+        return counted
+
+
+class TestPgvectorVectorIndex(PgvectorContract):
     @pytest.fixture
     async def index(self, engine: AsyncEngine) -> VectorIndex:
         return await prepared(engine, exact_up_to=20_000)
 
 
-class TestPgvectorVectorIndexWithHnsw(VectorIndexContract):
+class TestPgvectorVectorIndexOfHalfPrecision(PgvectorContract):
+    @pytest.fixture
+    async def index(self, engine: AsyncEngine) -> VectorIndex:
+        return await prepared(engine, exact_up_to=20_000, half_precision=True)
+
+
+class TestPgvectorVectorIndexWithHnsw(PgvectorContract):
     """Both galleries have their HNSW index from the start, and the planner no other way."""
 
     @pytest.fixture
-    async def index(self, hnsw_engine: AsyncEngine) -> VectorIndex:
-        index = await prepared(hnsw_engine)
-        filling = [entry(vector, gallery=gallery) for vector in vectors(2 * SMALL) for gallery in BOTH]
-        await index.upsert(filling)
-        for _ in BOTH:
-            await index.tidy()
-        await index.remove([one.reference for one in filling])
-        assert await hnsw_indexes(hnsw_engine) == 2
-        return index
+    async def index(self, hnsw_engine: AsyncEngine, galleries: Galleries) -> VectorIndex:
+        return await with_hnsw(hnsw_engine, galleries)
 
 
-BOTH = (GALLERY, OTHER_GALLERY)
+class TestPgvectorVectorIndexOfHalfPrecisionWithHnsw(PgvectorContract):
+    @pytest.fixture
+    async def index(self, hnsw_engine: AsyncEngine, galleries: Galleries) -> VectorIndex:
+        return await with_hnsw(hnsw_engine, galleries, half_precision=True)
+
+
+async def counted_by_qdrant(index: QdrantVectorIndex, references: Sequence[ReferenceId]) -> int:
+    return len(await index._client.retrieve(index._collection, [str(one) for one in references], with_payload=False))
+
+
+class QdrantContract(VectorIndexContract):
+    @pytest.fixture
+    async def raw_count(self, index: QdrantVectorIndex) -> RawCount:
+        return partial(counted_by_qdrant, index)
+
+
+class TestQdrantVectorIndexInMemory(QdrantContract):
+    """Local mode: exact, whatever is asked for."""
+
+    can_be_unavailable = False
+
+    @pytest.fixture
+    async def index(self) -> AsyncIterator[VectorIndex]:
+        async with open_qdrant(SPACE) as index:
+            yield index
+
+
+class TestQdrantVectorIndexInAFolder(QdrantContract):
+    """In memory where the system has such a folder: local mode commits point by point, 25 ms each on a busy disk."""
+
+    can_be_unavailable = False
+
+    @pytest.fixture
+    async def index(self) -> AsyncIterator[VectorIndex]:
+        in_memory = Path("/dev/shm")  # noqa: S108 - TemporaryDirectory makes a private folder in it
+        with TemporaryDirectory(dir=in_memory if in_memory.is_dir() else None) as folder:
+            async with open_qdrant(SPACE, path=Path(folder)) as index:
+                yield index
+
+
+class TestQdrantVectorIndexOverHttp(QdrantContract):
+    """The adapter as with a server; behind HTTP stands local mode."""
+
+    @pytest.fixture
+    async def index(self) -> AsyncIterator[VectorIndex]:
+        async with QdrantPeer() as peer, open_qdrant(SPACE, url=peer.url) as index:
+            yield index
+
+    @pytest.fixture
+    async def unavailable(self) -> AsyncIterator[VectorIndex]:
+        async with unreachable_qdrant() as index:
+            yield index
+
+
+class TestQdrantVectorIndexOnAServer(QdrantContract):
+    """Collected where `FACEPASS_TEST_QDRANT_URL` names a server; no package registry carries one."""
+
+    __test__ = QDRANT_URL is not None
+
+    @pytest.fixture
+    async def index(self) -> AsyncIterator[VectorIndex]:
+        async with open_qdrant(SPACE, url=QDRANT_URL) as index:
+            yield index
+
+    @pytest.fixture
+    async def unavailable(self) -> AsyncIterator[VectorIndex]:
+        async with unreachable_qdrant() as index:
+            yield index
+
+
+@asynccontextmanager
+async def unreachable_qdrant() -> AsyncIterator[QdrantVectorIndex]:
+    with refusing_url() as url:
+        client = AsyncQdrantClient(url=url, check_compatibility=False)
+        yield QdrantVectorIndex(client, SPACE)
+        await client.close()
+
+
+async def with_hnsw(engine: AsyncEngine, galleries: Galleries, *, half_precision: bool = False) -> PgvectorVectorIndex:
+    index = await prepared(engine, half_precision=half_precision)
+    filling = [entry(vector, gallery) for vector in vectors(2 * SMALL) for gallery in galleries]
+    await index.upsert(filling)
+    for _ in galleries:
+        await index.tidy()
+    await index.remove([one.reference for one in filling])
+    assert await hnsw_indexes(engine) == 2
+    return index
+
+
+GALLERY, OTHER_GALLERY = GalleryId(UUID(int=1 << 64)), GalleryId(UUID(int=2 << 64))
+
+
+@asynccontextmanager
+async def nobody_at_home() -> AsyncIterator[AsyncEngine]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
+        url = f"postgresql://facepass@127.0.0.1:{taken.getsockname()[1]}/facepass?sslmode=disable"
+        engine = engine_at(url, connections=1, timeout=2.0, autocommit=True)
+        yield engine
+        await engine.dispose()
 
 
 @pytest.fixture
@@ -117,7 +258,7 @@ def faces(people: int, each: int, *, seed: int = 0) -> tuple[list[Entry], list[N
     for number, centre in enumerate(centres):
         person = PersonId(new_id())
         *enrolled, probe = around(centre, each + 1, seed=seed + number + 1)
-        entries += [entry(vector, person=person) for vector in enrolled]
+        entries += [entry(vector, GALLERY, person=person) for vector in enrolled]
         probes.append(probe)
     return entries, probes
 
@@ -126,7 +267,9 @@ async def test_a_large_gallery_is_searched_through_its_own_index_and_misses_nobo
     hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
 ) -> None:
     entries, probes = faces(people=400, each=5)
-    strangers = [replace(one, gallery=OTHER_GALLERY, reference=entry(axis(0)).reference) for one in entries[:500]]
+    strangers = [
+        replace(one, gallery=OTHER_GALLERY, reference=entry(axis(0), GALLERY).reference) for one in entries[:500]
+    ]
     await hnsw_index.upsert([*entries, *strangers])
     exact = [await hnsw_index.search(embedding(probe), gallery=GALLERY, people=5) for probe in probes]
     assert await hnsw_scans(hnsw_engine) == 0
@@ -159,8 +302,8 @@ async def test_many_references_of_one_person_do_not_crowd_out_others_in_a_large_
     hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
 ) -> None:
     crowd = PersonId(new_id())
-    crowded = [entry(vector, person=crowd) for vector in around(axis(0), 2000)]
-    others = [entry(vector) for vector in around(axis(1), 10)]
+    crowded = [entry(vector, GALLERY, person=crowd) for vector in around(axis(0), 2000)]
+    others = [entry(vector, GALLERY) for vector in around(axis(1), 10)]
     await hnsw_index.upsert([*crowded, *others])
     await hnsw_index.tidy()
     assert await hnsw_indexes(hnsw_engine) == 1
@@ -172,8 +315,8 @@ async def test_many_references_of_one_person_do_not_crowd_out_others_in_a_large_
 async def test_people_are_found_among_many_that_were_removed(
     hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
 ) -> None:
-    gone = [entry(vector) for vector in around(axis(0), 1500)]
-    kept = [entry(vector) for vector in around(axis(1), 5)]
+    gone = [entry(vector, GALLERY) for vector in around(axis(0), 1500)]
+    kept = [entry(vector, GALLERY) for vector in around(axis(1), 5)]
     await hnsw_index.upsert([*gone, *kept])
     await hnsw_index.tidy()
     await hnsw_index.remove([one.reference for one in gone])
@@ -185,7 +328,7 @@ async def test_people_are_found_among_many_that_were_removed(
 async def test_a_small_gallery_gets_no_index_and_a_shrunken_one_loses_it(
     engine: AsyncEngine, index: PgvectorVectorIndex
 ) -> None:
-    entries = [entry(vector) for vector in vectors(SMALL + 1)]
+    entries = [entry(vector, GALLERY) for vector in vectors(SMALL + 1)]
     await index.upsert(entries[:SMALL])
     await index.tidy()
     assert await hnsw_indexes(engine) == 0
@@ -201,7 +344,7 @@ async def test_a_small_gallery_gets_no_index_and_a_shrunken_one_loses_it(
 
 
 async def test_clearing_a_gallery_drops_its_index(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
-    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(2 * SMALL)])
     await index.tidy()
     await index.clear(GALLERY)
     assert await hnsw_indexes(engine) == 0
@@ -212,21 +355,21 @@ async def test_each_call_builds_one_index_until_none_is_missing(
     engine: AsyncEngine, index: PgvectorVectorIndex
 ) -> None:
     for gallery in (GALLERY, OTHER_GALLERY):
-        await index.upsert([entry(vector, gallery=gallery) for vector in vectors(2 * SMALL)])
+        await index.upsert([entry(vector, gallery) for vector in vectors(2 * SMALL)])
     for indexes in (1, 2, 2):
         await index.tidy()
         assert await hnsw_indexes(engine) == indexes
 
 
 async def test_processes_that_tidy_at_once_build_once(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
-    await index.upsert([entry(vector) for vector in vectors(2000)])
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(2000)])
     processes = [await prepared(engine) for _ in range(3)]
     await asyncio.gather(*(process.tidy() for process in processes))
     assert await hnsw_indexes(engine) == 1
 
 
 async def test_what_an_interrupted_build_left_is_replaced(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
-    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(2 * SMALL)])
     await index.tidy()
     valid = text("SELECT bool_and(indisvalid) FROM pg_index")
     async with engine.connect() as connection:
@@ -253,7 +396,7 @@ async def test_what_an_interrupted_build_left_is_replaced(engine: AsyncEngine, i
 async def test_preparing_at_once_and_again_is_safe(engine: AsyncEngine) -> None:
     await asyncio.gather(*(prepared(engine) for _ in range(4)))
     index = await prepared(engine)
-    await index.upsert([entry(axis(0))])
+    await index.upsert([entry(axis(0), GALLERY)])
     await index.prepare()
     assert len(await walked(index, GALLERY)) == 1
 
@@ -261,7 +404,7 @@ async def test_preparing_at_once_and_again_is_safe(engine: AsyncEngine) -> None:
 async def test_a_process_starts_while_another_builds_an_index(
     engine: AsyncEngine, index: PgvectorVectorIndex, empty_database_url: str
 ) -> None:
-    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(2 * SMALL)])
     waits = text("SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'")
     beside = engine_at(empty_database_url, connections=2, timeout=2.0, autocommit=True)
     async with engine.connect() as writer:
@@ -272,7 +415,7 @@ async def test_a_process_starts_while_another_builds_an_index(
             while not await watcher.scalar(waits):  # noqa: ASYNC110 - the condition is in PostgreSQL
                 await asyncio.sleep(0.01)
         other = await prepared(beside)
-        await other.upsert([entry(axis(0), gallery=OTHER_GALLERY)])
+        await other.upsert([entry(axis(0), OTHER_GALLERY)])
         await other.tidy()
         assert not building.done()
     await building
@@ -284,7 +427,7 @@ async def test_a_process_starts_while_another_builds_an_index(
 async def test_a_build_outlasts_a_transaction_that_stands_still(
     engine: AsyncEngine, index: PgvectorVectorIndex, empty_database_url: str
 ) -> None:
-    await index.upsert([entry(vector) for vector in vectors(2 * SMALL)])
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(2 * SMALL)])
     record = engine_at(empty_database_url, connections=1, timeout=10.0)
     async with record.connect() as connection:
         assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
@@ -305,7 +448,7 @@ async def test_preparing_brings_back_what_is_missing(
         await connection.execute(text("DROP " + missing.format(index._table)))
     await engine.dispose()
     await index.prepare()
-    await index.upsert([entry(axis(0))])
+    await index.upsert([entry(axis(0), GALLERY)])
     async with engine.connect() as connection:
         assert (
             await connection.scalar(
@@ -316,8 +459,69 @@ async def test_preparing_brings_back_what_is_missing(
     assert len(await index.search(embedding(axis(0)), gallery=GALLERY, people=1)) == 1
 
 
+async def test_half_precision_is_a_table_of_its_own_within_the_precision_that_is_verified(
+    engine: AsyncEngine, index: PgvectorVectorIndex
+) -> None:
+    half = await prepared(engine, half_precision=True)
+    written = [entry(vector, GALLERY) for vector in [*vectors(500), axis(0), -axis(1)]]
+    await half.upsert(written)
+    assert await walked(index, GALLERY) == []
+    off = [
+        np.abs(one.embedding.vector - other.embedding.vector).max()
+        for one, other in zip(await walked(half, GALLERY), written, strict=True)
+    ]
+    assert 0.0 < max(off) < PRECISION
+    await (await prepared(engine, half_precision=True)).prepare()
+    assert len(await walked(half, GALLERY)) == len(written)
+
+
+async def test_half_precision_takes_half_the_room_and_has_an_index_of_its_own(engine: AsyncEngine) -> None:
+    sizes = {}
+    entries = [entry(vector, GALLERY) for vector in vectors(1000)]
+    for half_precision in (False, True):
+        index = await prepared(engine, half_precision=half_precision)
+        await index.upsert(entries)
+        await index.tidy()
+        async with engine.connect() as connection:
+            sizes[half_precision] = await connection.scalar(
+                text(f"SELECT sum(pg_column_size(embedding)) FROM {index._table}")
+            )
+    assert sizes[True] / sizes[False] == pytest.approx(0.5, abs=0.05)
+    assert await hnsw_indexes(engine) == 2
+
+
+async def test_a_process_that_never_tidies_finds_the_index_that_another_built(
+    hnsw_engine: AsyncEngine, hnsw_index: PgvectorVectorIndex
+) -> None:
+    await hnsw_index.upsert([entry(vector, GALLERY) for vector in vectors(5 * SMALL)])
+    await hnsw_index.search(embedding(axis(0)), gallery=GALLERY, people=1)
+    await (await prepared(hnsw_engine)).tidy()
+    await hnsw_index.search(embedding(axis(0)), gallery=GALLERY, people=1)
+    assert GALLERY not in hnsw_index._indexed  # what was seen a moment ago is good for 5 seconds
+    hnsw_index._looked_at -= 5.1
+    await hnsw_index.search(embedding(axis(0)), gallery=GALLERY, people=1)
+    assert GALLERY in hnsw_index._indexed
+
+
+async def test_many_searches_at_once_look_for_indexes_once(hnsw_engine: AsyncEngine) -> None:
+    looks: list[str] = []
+
+    def count(logged: LoggedQuery) -> None:
+        looks.extend([logged.query] if "indisvalid FROM" in logged.query else [])
+
+    @event.listens_for(hnsw_engine.sync_engine, "connect")
+    def watch(connection: AdaptedConnection, _: object) -> None:
+        connection.driver_connection.add_query_logger(count)
+
+    index = await prepared(hnsw_engine)
+    for expected in (1, 2):
+        index._looked_at -= 5.1
+        await asyncio.gather(*(index.search(embedding(axis(0)), gallery=GALLERY, people=1) for _ in range(30)))
+        assert len(looks) == expected
+
+
 async def test_vectors_are_read_as_they_were_written(index: PgvectorVectorIndex) -> None:
-    written = [entry(vector) for vector in vectors(20)]
+    written = [entry(vector, GALLERY) for vector in vectors(20)]
     await index.upsert(written)
     read = {one.reference: one.embedding.vector for one in await walked(index, GALLERY)}
     assert all(np.array_equal(read[one.reference], one.embedding.vector) for one in written)
@@ -337,7 +541,7 @@ async def test_a_full_pool_is_busy_and_the_ping_goes_past_it(engine: AsyncEngine
 async def test_spaces_have_tables_of_their_own(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
     other = PgvectorVectorIndex(engine, replace(SPACE, digest="d1" * 32, dimension=64))
     await other.prepare()
-    await index.upsert([entry(axis(0))])
+    await index.upsert([entry(axis(0), GALLERY)])
     assert await walked(other, GALLERY) == []
 
 
@@ -348,31 +552,18 @@ async def test_ping_says_what_is_missing(engine: AsyncEngine, index: PgvectorVec
         await PgvectorVectorIndex(engine, replace(SPACE, digest="d1" * 32)).ping()
 
 
-async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
-        url = f"postgresql://facepass@127.0.0.1:{taken.getsockname()[1]}/facepass?sslmode=disable"
-        engine = engine_at(url, connections=1, timeout=2.0, autocommit=True)
+async def test_a_server_that_is_not_there_is_unavailable_and_its_address_unsaid() -> None:
+    async with nobody_at_home() as engine:
         index = PgvectorVectorIndex(engine, SPACE)
-        for call in (
-            index.ping(),
-            index.prepare(),
-            index.tidy(),
-            index.upsert([entry(axis(0))]),
-            index.remove([entry(axis(0)).reference]),
-            index.clear(GALLERY),
-            walked(index, GALLERY),
-            index.search(embedding(axis(0)), gallery=GALLERY, people=1),
-        ):
+        for call in (index.ping(), index.prepare(), index.tidy(), index.upsert([entry(axis(0), GALLERY)])):
             with pytest.raises(PortUnavailable) as told:
                 await call
             assert told.value.port == "vector_index"
             assert "127.0.0.1" not in told.value.message
-        await engine.dispose()
 
 
 async def test_connections_that_the_server_ended_are_replaced(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
-    await index.upsert([entry(axis(0))])
+    await index.upsert([entry(axis(0), GALLERY)])
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     url = engine.url.render_as_string(hide_password=False)
     ending = engine_at(url, connections=1, timeout=10.0, autocommit=True)
