@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, final
@@ -49,6 +51,8 @@ candidates 99.4 %; these have 99.9 % first, at a median of 4.8 ms against 7.7. T
 _BUILD_MEMORY: Final = "512MB"
 _BUILD_PATIENCE: Final = 24 * 3600.0
 _PING_PATIENCE: Final = 2.0
+_INDEXES_KNOWN_FOR: Final = 5.0
+"""Seconds after which a search looks again which galleries have an HNSW index: another process may keep them."""
 _PAGE: Final = 1000
 _OLDEST: Final = (0, 8)
 
@@ -65,10 +69,14 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
     HNSW index of its own (`WHERE gallery_id = ...`): one index over all galleries would lose the people of the small
     ones among those of the large. Until it is built, the search stays exact.
 
+    `half_precision` halves the vectors, in the table and in the indexes: 11 significant bits, so a component is off by
+    at most 2.5e-4 and a cosine by 5e-4. It is another table, filled by a rebuild; the one of full precision stays.
+
     Args:
         engine: AUTOCOMMIT, and it replaces connections that the server has closed (`adapters.persistence.database`).
         space: whose vectors these are.
         exact_up_to: references of a gallery.
+        half_precision: keep `halfvec` instead of `vector`.
         pings: a pool of the same server that searches cannot exhaust, so that busy does not read as gone; None:
             there is no other.
     """
@@ -79,19 +87,23 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         space: EmbeddingSpace,
         *,
         exact_up_to: int = EXACT_UP_TO,
+        half_precision: bool = False,
         pings: AsyncEngine | None = None,
     ) -> None:
         self._engine = engine
         self._pings = engine if pings is None else pings
         self._space = space
         self._exact_up_to = exact_up_to
-        digest = hashlib.sha256(space.id.encode()).digest()
-        self._table = f"vectors_{digest[:8].hex()}"
+        self._type = "halfvec" if half_precision else "vector"
+        # Of a name and locks of its own, for during a change from one to the other both are written to.
+        digest = hashlib.sha256((f"{space.id} halfvec" if half_precision else space.id).encode()).digest()
+        self._table = f"{self._type}s_{digest[:8].hex()}"
         # Two, for a build holds its own for minutes, and no start may wait for it.
         self._build_lock = int.from_bytes(digest[:8], "big", signed=True)
         self._prepare_lock = int.from_bytes(digest[8:16], "big", signed=True)
         # What is known of the indexes is a hint: without one a search is exact, and with a wrong one too.
-        self._indexed: frozenset[GalleryId] | None = None
+        self._indexed: frozenset[GalleryId] = frozenset()
+        self._looked_at = -math.inf
         self._counted_at: int | None = None
 
     @property
@@ -161,12 +173,12 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
             )
 
     async def entries(self, gallery: GalleryId) -> AsyncIterator[Entry]:
-        after = UUID(int=0)
+        begin, after = ">=", UUID(int=0)
         while True:
             async with self._connected() as connection:
                 page = await connection.fetch(
                     f"""SELECT reference_id, person_id, embedding FROM {self._table}
-                        WHERE gallery_id = $1 AND reference_id > $2 ORDER BY reference_id LIMIT {_PAGE}""",
+                        WHERE gallery_id = $1 AND reference_id {begin} $2 ORDER BY reference_id LIMIT {_PAGE}""",
                     gallery,
                     after,
                 )
@@ -174,7 +186,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
                 yield self._to_entry(row, gallery)
             if len(page) < _PAGE:
                 return
-            after = page[-1]["reference_id"]
+            begin, after = ">", page[-1]["reference_id"]
 
     async def clear(self, gallery: GalleryId) -> None:
         async with self._connected() as connection:
@@ -197,7 +209,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
             async with self._alone(connection) as alone:
                 if alone:
                     await self._keep_indexes(connection)
-            self._indexed = frozenset(gallery for gallery, valid in (await self._indexes(connection)).items() if valid)
+            await self._look(connection)
 
     # ---------------------------------------------------------------------------------------------- searching
 
@@ -281,16 +293,20 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         # The vector stands in a query of its own, or it would be read anew for every row. OFFSET 0 keeps the planner
         # from taking the comparison out of here, where an HNSW index could answer it approximately.
         only = "" if among is None else "AND person_id = ANY($3)"
-        return f"""SELECT reference_id, person_id, embedding <=> (SELECT $2::vector) AS distance
+        return f"""SELECT reference_id, person_id, embedding <=> (SELECT $2::{self._type}) AS distance
                    FROM {self._table} WHERE gallery_id = $1 {only} OFFSET 0"""
 
     # --------------------------------------------------------------------------------------------- the indexes
 
     async def _with_index(self, connection: Connection) -> frozenset[GalleryId]:
-        if self._indexed is None:
-            found = await self._indexes(connection)
-            self._indexed = frozenset(gallery for gallery, valid in found.items() if valid)
+        if time.monotonic() - self._looked_at > _INDEXES_KNOWN_FOR:
+            await self._look(connection)
         return self._indexed
+
+    async def _look(self, connection: Connection) -> None:
+        # First the time, so that of many searches at once one looks, and the others go by what was known before.
+        self._looked_at = time.monotonic()
+        self._indexed = frozenset(gallery for gallery, valid in (await self._indexes(connection)).items() if valid)
 
     async def _indexes(self, connection: Connection) -> dict[GalleryId, bool]:
         """Which galleries have an HNSW index, and whether it is complete."""
@@ -341,7 +357,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
             await connection.execute(f"SET maintenance_work_mem = '{_BUILD_MEMORY}'")
             await connection.execute(
                 f"CREATE INDEX CONCURRENTLY {self._index_prefix}{gallery.hex} ON {self._table}"
-                f" USING hnsw (embedding vector_cosine_ops) WITH ({_GRAPH}) WHERE gallery_id = '{gallery}'",
+                f" USING hnsw (embedding {self._type}_cosine_ops) WITH ({_GRAPH}) WHERE gallery_id = '{gallery}'",
                 timeout=_BUILD_PATIENCE,
             )
             await connection.execute(f"ANALYZE {self._table}", timeout=_BUILD_PATIENCE)
@@ -350,15 +366,14 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
                 await connection.execute("RESET maintenance_work_mem")
 
     async def _drop(self, connection: Connection, gallery: GalleryId) -> None:
-        if self._indexed is not None:
-            self._indexed -= {gallery}
+        self._indexed -= {gallery}
         await connection.execute(
             f"DROP INDEX CONCURRENTLY IF EXISTS {self._index_prefix}{gallery.hex}", timeout=_BUILD_PATIENCE
         )
 
     @property
     def _index_prefix(self) -> str:
-        return f"{self._table}_hnsw_"  # with a UUID's 32 digits 62 of the 63 characters that a name may have
+        return f"{self._table}_hnsw_"  # with a UUID's 32 digits no more than the 63 characters that a name may have
 
     async def _is_prepared(self, connection: Connection) -> bool:
         """Look, without a lock, whether all of `_definition` is there. Its last statement is the comment."""
@@ -374,14 +389,15 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         return version is not None and found["space"] == self._space.id and not found["missing"]
 
     def _definition(self) -> str:
-        # STORAGE PLAIN: above 2 kB (500 dimensions) vectors would move out of their rows, where comparing them one by
-        # one takes several times as long. parallel_workers: a search that takes all cores helps nobody beside others.
+        # STORAGE PLAIN: above 2 kB (500 dimensions, 1,000 of halfvec) vectors would move out of their rows, where
+        # comparing them one by one takes several times as long. parallel_workers: a search that takes all cores helps
+        # nobody beside others.
         return f"""
             CREATE TABLE IF NOT EXISTS {self._table} (
                 reference_id uuid PRIMARY KEY,
                 person_id uuid NOT NULL,
                 gallery_id uuid NOT NULL,
-                embedding vector({self._space.dimension}) STORAGE PLAIN NOT NULL
+                embedding {self._type}({self._space.dimension}) STORAGE PLAIN NOT NULL
             ) WITH (parallel_workers = 0);
             CREATE INDEX IF NOT EXISTS {self._table}_gallery ON {self._table} (gallery_id, reference_id);
             CREATE INDEX IF NOT EXISTS {self._table}_person ON {self._table} (person_id);
