@@ -19,6 +19,10 @@ demo *ARGS: setup
 serve *ARGS: setup
     @{{bin}}/facepass serve {{ARGS}}
 
+# Do background work: where the queue is Redis, beside any number of services
+worker *ARGS: setup
+    @{{bin}}/facepass worker {{ARGS}}
+
 # Everything that CI runs: lint, types, layers and every test
 test: setup lint types layers tests
 

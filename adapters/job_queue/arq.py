@@ -26,7 +26,7 @@ from adapters.job_queue.regular import attempt, is_cancelled
 from adapters.job_queue.retries import Retries
 from adapters.redis.errors import translated
 from application.ports.errors import PortBusy, PortUnavailable
-from application.ports.job_queue import JobKind, JobQueue, QueuedJob, Regular
+from application.ports.job_queue import JobKind, JobQueue, QueuedJob, Regular, SignsOfLife
 from application.ports.ping import Ping
 from domain.errors import PortError
 from domain.workspace import WorkspaceId
@@ -101,7 +101,7 @@ _log = structlog.get_logger(__name__)
 
 
 @final
-class ArqJobQueue(JobQueue, Ping):
+class ArqJobQueue(JobQueue, SignsOfLife, Ping):
     """arq's queue, with what its own counting leaves open added beside it.
 
     A job has one place in the queue, named after it: asked for again it moves forward, asked for while it runs it is

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from domain.workspace import WorkspaceId
@@ -71,6 +71,18 @@ class JobQueue(Protocol):
     @abstractmethod
     async def waiting(self) -> int:
         """Return how many jobs wait or run. Raises `PortUnavailable`."""
+
+
+@runtime_checkable
+class SignsOfLife(Protocol):
+    """Registered by queues whose workers can be asked about from outside, for health checks."""
+
+    @abstractmethod
+    async def last_seen(self) -> float | None:
+        """Return how many seconds ago a worker of this host gave a sign of life, None where it should have since.
+
+        Raises `PortUnavailable`.
+        """
 
 
 class JobQueueFactory(Protocol):

@@ -10,6 +10,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "demo": ("entrypoints.cli.demo.command", "See it work on real faces."),
         "bootstrap": ("entrypoints.cli.bootstrap", "Make the first workspace and API key."),
         "serve": ("entrypoints.cli.serve", "Run the service."),
+        "worker": ("entrypoints.cli.worker", "Do background work."),
     },
     "Faces": {
         "enrol": ("entrypoints.cli.enrol", "Enrol a folder of people."),
