@@ -352,7 +352,7 @@ class TestOpening:
     async def test_a_certificate_that_is_none_is_rejected(self, bucket: str) -> None:
         async with answering("200 OK", scheme="https") as url:
             with pytest.raises(PortRejected, match="TLS"):
-                async with opened(url, bucket, request_timeout=HASTY):
+                async with opened(url, bucket):
                     pytest.fail("it has opened")
 
     async def test_without_keys_the_sdk_looks_for_them(
