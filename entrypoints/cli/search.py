@@ -77,6 +77,8 @@ def search(
         threshold=threshold,
         target_fpir=target_fpir,
     )
+    for reference in sorted({reference for face in result.faces for reference in face.damaged}):
+        console.print(f"[yellow]left out:[/] the template of reference {reference} does not open")
     if as_json:
         print_json(to_searched(result, took_ms=took_ms))
     else:

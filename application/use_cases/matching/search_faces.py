@@ -7,30 +7,22 @@ from application.ports.cipher import Cipher
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexStates
 from application.ports.record import Record, SealedTemplate
-from application.ports.vector_index import Neighbour, VectorIndex
+from application.ports.vector_index import VectorIndex
 from application.use_cases.matching.probe import Probe, read_probe
-from application.use_cases.matching.templates import opened
+from application.use_cases.matching.ranking import Ranking
 from application.use_cases.spaces import ServedSpaces
 from domain.decision import Criterion, Decision, Outcome, margins, search_criterion
-from domain.embedding import Embedding
+from domain.enrolment import ReferenceId
 from domain.errors import FaceNotFound, InvalidValue, TooManyItems
 from domain.face import Analysis, Embed, Face
 from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
 from domain.person import PersonId
-from domain.similarity import similarities
 from domain.workspace import WorkspaceId
 
 DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100
 LARGEST_AMONG = 1000
 """As many people as a search may be limited to."""
-
-PROPOSED_PER_PERSON = 3
-"""References of one person that the index may propose: its numbers are approximate, so that the best by
-its count may be the second best by ours."""
-
-MOST_ASKED_FOR = 10_000
-"""People that the index is asked for at most, where those it proposes are gone from the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +44,8 @@ class SearchedFace:
     face: Face
     decision: Decision
     candidates: tuple[Candidate, ...]
+    damaged: frozenset[ReferenceId]
+    """Left out, since the record's template does not open; for the operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +71,7 @@ class SearchFaces:
     that a gallery that grows does not begin to hand out strangers. It holds for each face: a photograph
     of twenty strangers has twenty chances. A stranger is an empty list. People above the verification
     threshold and below the search threshold are `uncertain`. The index only proposes: every similarity
-    is computed from the record.
+    is computed from the record. A reference whose template does not open is left out.
     """
 
     spaces: ServedSpaces
@@ -151,51 +145,15 @@ class SearchFaces:
     ) -> SearchedFace:
         if face.embedding is None:
             raise FaceNotFound("no embedding could be made of the face")
-        ranked = await self._ranked(face.embedding, gallery, index, people=limit + 1, among=among)
-        gaps = margins([similarity for similarity, _ in ranked])
+        ranking = Ranking(record=self.record, cipher=self.cipher)
+        ranked = await ranking(face.embedding, gallery=gallery, index=index, people=limit + 1, among=among)
+        gaps = margins([similarity for similarity, _ in ranked.best])
         candidates = tuple(
             Candidate(decision=criterion.decide(similarity), similarity=similarity, margin=margin, best=best)
-            for (similarity, best), margin in zip(ranked, gaps, strict=True)
+            for (similarity, best), margin in zip(ranked.best, gaps, strict=True)
             if criterion.decide(similarity).outcome is not Outcome.NO_MATCH
         )[:limit]
         decision = candidates[0].decision if candidates else Decision(Outcome.NO_MATCH)
         if gallery.policy.hide_uncertain:
             candidates = tuple(one for one in candidates if one.decision.outcome is Outcome.MATCH)
-        return SearchedFace(face=face, decision=decision, candidates=candidates)
-
-    async def _ranked(
-        self,
-        probe: Embedding,
-        gallery: Gallery,
-        index: VectorIndex,
-        *,
-        people: int,
-        among: Sequence[PersonId] | None,
-    ) -> list[tuple[float, SealedTemplate]]:
-        """Return the best reference of each of the nearest people, best first, as the record scores them.
-
-        Whoever was deleted or merged and is still in the index must not crowd out the living: for each one lost
-        more are asked for.
-        """
-        asked, each, before = people, PROPOSED_PER_PERSON, 0
-        while True:
-            proposed = await index.search(probe, gallery=gallery.id, people=asked, per_person=each, among=among)
-            ranked = await self._scored(probe, gallery, proposed)
-            none_lost = len(ranked) >= len({one.person for one in proposed})
-            no_more = len(proposed) == before or asked >= MOST_ASKED_FOR
-            if len(ranked) >= people or none_lost or no_more:
-                return ranked[:people]
-            asked, each, before = 2 * asked, 2 * each, len(proposed)
-
-    async def _scored(
-        self, probe: Embedding, gallery: Gallery, proposed: Sequence[Neighbour]
-    ) -> list[tuple[float, SealedTemplate]]:
-        """Return the best proposed reference of each person whom the record has, best first."""
-        if not proposed:
-            return []
-        sealed = await self.record.templates(gallery.workspace, gallery.id, [one.reference for one in proposed])
-        scores = similarities(probe, opened(self.cipher, sealed, gallery))
-        best: dict[PersonId, tuple[float, SealedTemplate]] = {}
-        for score, one in sorted(zip(scores, sealed, strict=True), key=lambda pair: (-pair[0], pair[1].reference.int)):
-            best.setdefault(one.person, (float(score), one))
-        return list(best.values())
+        return SearchedFace(face=face, decision=decision, candidates=candidates, damaged=ranked.damaged)

@@ -3,6 +3,7 @@
 from inspect import getdoc
 from typing import Any
 
+import structlog
 from dishka.integrations.litestar import FromDishka, inject
 from litestar import Request, post
 
@@ -11,7 +12,7 @@ from application.use_cases.batch import each
 from application.use_cases.matching.compare_faces import CompareFaces
 from application.use_cases.matching.detect_faces import DetectFaces
 from application.use_cases.matching.embed_faces import EmbedFaces
-from application.use_cases.matching.search_faces import SearchFaces
+from application.use_cases.matching.search_faces import SearchFaces, SearchResult
 from application.use_cases.matching.verify_face import VerifyFace
 from domain.credential import Scope
 from domain.enrolment import ReferenceId
@@ -46,6 +47,8 @@ from entrypoints.http.shapes import (
     to_searched,
     to_verified,
 )
+
+log = structlog.get_logger("facepass.matching")
 
 
 @post(
