@@ -78,7 +78,7 @@ async def open_qdrant(
 
     A folder belongs to one process, which compares all vectors one by one, commits each by itself and does both on the
     event loop: for trying out, not for service. Above 20,000 references the library says so in a `UserWarning`, and in
-    another one that a key goes over plain HTTP.
+    another one that a key goes over plain HTTP. There a search took 0.7 s on a busy core of 2026 (128 dimensions).
 
     Args:
         space: whose vectors these are.

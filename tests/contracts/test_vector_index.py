@@ -47,6 +47,8 @@ from tests.integration.qdrant_peer import QdrantPeer, refusing_url
 
 QDRANT_URL = os.environ.get("FACEPASS_TEST_QDRANT_URL")  # noqa: TID251 - whoever runs the tests names their server
 
+IN_MEMORY = next((path for path in ("/dev/shm",) if Path(path).is_dir()), None)  # noqa: S108 - a private folder in it
+
 SMALL = 100
 """So few references make a gallery worth an HNSW index in these tests."""
 
@@ -151,8 +153,7 @@ class TestQdrantVectorIndexInAFolder(QdrantContract):
 
     @pytest.fixture
     async def index(self) -> AsyncIterator[VectorIndex]:
-        in_memory = Path("/dev/shm")  # noqa: S108 - TemporaryDirectory makes a private folder in it
-        with TemporaryDirectory(dir=in_memory if in_memory.is_dir() else None) as folder:
+        with TemporaryDirectory(dir=IN_MEMORY) as folder:
             async with open_qdrant(SPACE, path=Path(folder)) as index:
                 yield index
 

@@ -121,7 +121,25 @@ async def test_crowds_are_searched_in_few_rounds(peer: QdrantPeer, index: Qdrant
     found = await index.search(embedding(axis(0)), gallery=GALLERY, people=11, per_person=3)
     assert len({one.person for one in found}) == 11
     assert len(found) == 31
-    assert len([asked for asked in peer.asked if asked.what == "POST /points/query"]) <= 8
+    limits = [asked.body["limit"] for asked in peer.asked if asked.what == "POST /points/query"]
+    assert len(limits) <= 8
+    assert max(limits) < 4096  # those who are complete are not looked at again
+
+
+async def test_what_two_nodes_compute_differently_is_still_a_tie(peer: QdrantPeer, index: QdrantVectorIndex) -> None:
+    first, second = entry(axis(0), GALLERY), entry(axis(0), GALLERY)
+    await index.upsert([second, first])
+
+    async def a_bit_apart(request: web.Request) -> web.Response:
+        body = json.loads((await peer.answered_by_local_mode(request)).body)
+        for point in body["result"]["points"]:
+            point["score"] = 0.9999998 if point["id"] == str(first.reference) else 0.9999999
+        body["result"]["points"].sort(key=lambda point: -point["score"])
+        return web.json_response(body)
+
+    peer.instead["POST /points/query"] = a_bit_apart
+    found = await index.search(embedding(axis(0)), gallery=GALLERY, people=2)
+    assert [(one.reference, one.similarity) for one in found] == [(first.reference, 1.0), (second.reference, 1.0)]
 
 
 async def test_many_entries_go_in_parts_and_are_repeated_after_a_failure(
