@@ -29,6 +29,7 @@ FacepassError
 │   ├── PersonNotFound          person_not_found
 │   ├── ReferenceNotFound       reference_not_found
 │   ├── ImageNotKept            image_not_kept
+│   ├── MigrationNotFound       migration_not_found
 │   └── JobNotFound             job_not_found
 ├── Conflict                what was asked contradicts what is there
 │   ├── GalleryNameTaken        gallery_name_taken
@@ -36,6 +37,12 @@ FacepassError
 │   ├── GalleryKept             gallery_kept
 │   ├── PersonMerged            person_merged
 │   ├── SpaceMismatch           space_mismatch
+│   ├── SpaceNotServed          space_not_served
+│   ├── SpaceInUse              space_in_use
+│   ├── MigrationRunning        migration_running
+│   ├── MigrationUnfinished     migration_unfinished
+│   ├── ReferencesLeftBehind    references_left_behind
+│   ├── ThresholdFixed          threshold_fixed
 │   ├── VersionMismatch         version_mismatch
 │   └── JobEnded                job_ended
 ├── Refused                 who asks may not
@@ -238,6 +245,12 @@ class ImageNotKept(NotFound):
     code = "image_not_kept"
 
 
+class MigrationNotFound(NotFound):
+    """The gallery is not on its way from one model to another."""
+
+    code = "migration_not_found"
+
+
 class JobNotFound(NotFound):
     """No such job in this workspace."""
 
@@ -276,6 +289,42 @@ class SpaceMismatch(Conflict):
     """The vector or gallery belongs to another embedding space; spaces are never compared."""
 
     code = "space_mismatch"
+
+
+class SpaceNotServed(Conflict):
+    """No model of this service makes embeddings of the space that was named."""
+
+    code = "space_not_served"
+
+
+class SpaceInUse(Conflict):
+    """The gallery is in the embedding space already that it is to move to."""
+
+    code = "space_in_use"
+
+
+class MigrationRunning(Conflict):
+    """A job is moving this gallery at the moment."""
+
+    code = "migration_running"
+
+
+class MigrationUnfinished(Conflict):
+    """The gallery still has templates of a third embedding space: that migration is to be finished first."""
+
+    code = "migration_unfinished"
+
+
+class ReferencesLeftBehind(Conflict):
+    """Some references could not follow to the other model, and nobody said that they may be left behind."""
+
+    code = "references_left_behind"
+
+
+class ThresholdFixed(Conflict):
+    """The gallery's policy has a fixed threshold, which means nothing to another model."""
+
+    code = "threshold_fixed"
 
 
 class VersionMismatch(Conflict):

@@ -21,6 +21,7 @@ WRITTEN: Final[Facts] = {
     "fk_data_keys_workspace_id_person_id": (PersonNotFound, "no such person"),
     "fk_references_workspace_id_gallery_id_person_id": (PersonNotFound, "no such person in this gallery"),
     "fk_references_workspace_id_enrolled_for_data_key_id": (PersonNotFound, "no such person"),
+    "fk_gallery_moves_workspace_id_gallery_id": (GalleryNotFound, "no such gallery"),
     "fk_answers_workspace_id_person_id": (PersonNotFound, "no such person"),
 }
 """Of a row that was to be written."""

@@ -38,8 +38,10 @@ class SqlGalleryRepository(GalleryRepository):
         if not added.rowcount:
             raise violation(_NAME_TAKEN)
 
-    async def get(self, workspace: WorkspaceId, gallery: GalleryId | str) -> Gallery:
-        found = await self._connection.execute(select(GALLERIES).where(is_gallery(workspace, gallery)))
+    async def get(self, workspace: WorkspaceId, gallery: GalleryId | str, *, lock: bool = False) -> Gallery:
+        wanted = select(GALLERIES).where(is_gallery(workspace, gallery))
+        # Not `FOR UPDATE`, which people who are made would stand in the way of.
+        found = await self._connection.execute(wanted.with_for_update(key_share=True) if lock else wanted)
         row = found.one_or_none()
         if row is None:
             raise GalleryNotFound("no such gallery")

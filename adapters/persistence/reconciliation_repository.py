@@ -2,12 +2,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, final
 
-from sqlalchemy import ARRAY, Row, Uuid, any_, delete, func, literal, select, update
+from sqlalchemy import ARRAY, Row, Text, Uuid, any_, bindparam, delete, func, literal, select, union, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import CollectionAggregate
 
 from adapters.persistence.connection import SqlConnection
-from adapters.persistence.tables import DATA_KEYS, RECONCILIATIONS, REFERENCES
+from adapters.persistence.tables import (
+    DATA_KEYS,
+    GALLERIES,
+    GALLERY_MOVES,
+    RECONCILIATIONS,
+    REFERENCES,
+    SPARE_TEMPLATES,
+)
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.repositories import Pending, ReconciliationRepository
 from domain.embedding import SpaceId
@@ -15,6 +22,14 @@ from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
+
+_MOVES = GALLERY_MOVES.c
+_OF_WORKSPACE = _MOVES.workspace_id == bindparam("workspace_id", type_=Uuid)
+_MOVED_BETWEEN = func.array(
+    union(select(_MOVES.source).where(_OF_WORKSPACE), select(_MOVES.target).where(_OF_WORKSPACE)).scalar_subquery(),
+    type_=ARRAY(Text),
+)
+"""The spaces that galleries of a workspace move to or from."""
 
 
 @final
@@ -33,13 +48,20 @@ class SqlReconciliationRepository(ReconciliationRepository):
     ) -> None:
         if not references:
             return
-        note = insert(RECONCILIATIONS)
+        note = insert(RECONCILIATIONS).values(
+            workspace_id=bindparam("workspace_id"),
+            reference_id=bindparam("reference_id"),
+            space=bindparam("space"),
+            due_at=bindparam("due_at"),
+            further_spaces=_MOVED_BETWEEN,
+        )
         await self._connection.execute(
             note.on_conflict_do_update(
                 constraint=RECONCILIATIONS.primary_key,
                 set_={
                     "due_at": func.least(RECONCILIATIONS.c.due_at, note.excluded.due_at),
                     "space": note.excluded.space,
+                    "further_spaces": note.excluded.further_spaces,
                 },
             ),
             [
@@ -68,7 +90,7 @@ class SqlReconciliationRepository(ReconciliationRepository):
         rows = await self._lock_references(workspace, ours) if ours else {}
         pending: dict[ReferenceId, Pending | None] = dict.fromkeys(notes)
         for reference in ours:
-            pending[reference] = _to_pending(workspace, notes[reference], rows.get(reference))
+            pending[reference] = _to_pending(workspace, notes[reference], rows.get(reference, ()))
         return pending
 
     async def done(self, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> None:
@@ -100,13 +122,13 @@ class SqlReconciliationRepository(ReconciliationRepository):
         notes = RECONCILIATIONS.c
         these = (notes.workspace_id == workspace) & (notes.reference_id == _among(references))
         locked = (
-            select(notes.reference_id, notes.attempts, notes.space)
+            select(notes.reference_id, notes.attempts, notes.space, notes.further_spaces)
             .where(these)
             .with_for_update(skip_locked=True)
             .cte("locked")
         )
         found = await self._connection.execute(
-            select(notes.reference_id, locked.c.attempts, locked.c.space)
+            select(notes.reference_id, locked.c.attempts, locked.c.space, locked.c.further_spaces)
             .outerjoin_from(RECONCILIATIONS, locked, locked.c.reference_id == notes.reference_id)
             .where(these)
         )
@@ -114,13 +136,13 @@ class SqlReconciliationRepository(ReconciliationRepository):
 
     async def _lock_references(
         self, workspace: WorkspaceId, references: Sequence[ReferenceId]
-    ) -> Mapping[ReferenceId, Row[Any]]:
-        """All that are there; those that another transaction holds without a key."""
+    ) -> Mapping[ReferenceId, Sequence[Row[Any]]]:
+        """All that are there, a row for each spare template; those that another transaction holds without a key."""
         columns = REFERENCES.c
         these = (columns.workspace_id == workspace) & (columns.id == _among(references))
         locked = (
-            select(columns.id, columns.gallery_id, columns.person_id, columns.template, DATA_KEYS.c.wrapped)
-            .add_columns(DATA_KEYS.c.id.label("key_id"))
+            select(columns.id, columns.gallery_id, columns.person_id, columns.space, columns.template)
+            .add_columns(DATA_KEYS.c.wrapped, DATA_KEYS.c.id.label("key_id"))
             .join(
                 DATA_KEYS,
                 (DATA_KEYS.c.workspace_id == columns.workspace_id)
@@ -132,10 +154,34 @@ class SqlReconciliationRepository(ReconciliationRepository):
             .cte("locked")
         )
         read = [column for column in locked.c if column.name != "id"]
+        spare = SPARE_TEMPLATES.c
         found = await self._connection.execute(
-            select(columns.id, *read).outerjoin_from(REFERENCES, locked, locked.c.id == columns.id).where(these)
+            select(columns.id, *read)
+            .add_columns(GALLERIES.c.space.label("gallery_space"), _MOVES.source, _MOVES.target)
+            .add_columns(spare.space.label("spare_space"), spare.template.label("spare_template"))
+            .select_from(
+                REFERENCES.join(
+                    GALLERIES,
+                    (GALLERIES.c.workspace_id == columns.workspace_id) & (GALLERIES.c.id == columns.gallery_id),
+                )
+                .outerjoin(
+                    GALLERY_MOVES,
+                    (_MOVES.workspace_id == columns.workspace_id) & (_MOVES.gallery_id == columns.gallery_id),
+                )
+                .outerjoin(locked, locked.c.id == columns.id)
+                .outerjoin(
+                    SPARE_TEMPLATES,
+                    (spare.workspace_id == columns.workspace_id)
+                    & (spare.reference_id == columns.id)
+                    & spare.template.is_not(None),
+                )
+            )
+            .where(these)
         )
-        return {ReferenceId(row.id): row for row in found}
+        rows: dict[ReferenceId, list[Row[Any]]] = {}
+        for row in found:
+            rows.setdefault(ReferenceId(row.id), []).append(row)
+        return rows
 
 
 def _among(references: Sequence[ReferenceId]) -> CollectionAggregate[Any]:
@@ -143,19 +189,28 @@ def _among(references: Sequence[ReferenceId]) -> CollectionAggregate[Any]:
     return any_(literal(list(references), ARRAY(Uuid)))
 
 
-def _to_pending(workspace: WorkspaceId, note: Row[Any], row: Row[Any] | None) -> Pending | None:
-    if row is None:
-        key = gallery = person = template = None
-    elif row.key_id is None:
+def _to_pending(workspace: WorkspaceId, note: Row[Any], rows: Sequence[Row[Any]]) -> Pending | None:
+    if not rows:
+        return Pending(
+            attempts=note.attempts,
+            space=SpaceId(note.space),
+            spaces=frozenset(map(SpaceId, (note.space, *note.further_spaces))),
+            gallery=None,
+            person=None,
+            key=None,
+            templates={},
+        )
+    one = rows[0]
+    if one.key_id is None:
         return None
-    else:
-        key = WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped)
-        gallery, person, template = GalleryId(row.gallery_id), PersonId(row.person_id), row.template
+    spaces = frozenset(map(SpaceId, {one.gallery_space, one.source, one.target} - {None}))
+    kept = {one.space: one.template, **{row.spare_space: row.spare_template for row in rows}}
     return Pending(
         attempts=note.attempts,
-        space=SpaceId(note.space),
-        gallery=gallery,
-        person=person,
-        key=key,
-        template=template,
+        space=SpaceId(one.gallery_space),
+        spaces=spaces,
+        gallery=GalleryId(one.gallery_id),
+        person=PersonId(one.person_id),
+        key=WrappedKey(id=DataKeyId(one.key_id), workspace=workspace, wrapped=one.wrapped),
+        templates={space: kept[space] for space in spaces if space in kept},
     )

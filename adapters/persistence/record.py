@@ -2,15 +2,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Executable, Row, Select, Uuid, any_, bindparam, func, select
+from sqlalchemy import ARRAY, ColumnElement, Executable, Row, Select, Text, Uuid, any_, bindparam, case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.counts import Counts
 from adapters.persistence.errors import translated
 from adapters.persistence.gallery_repository import to_gallery
-from adapters.persistence.tables import DATA_KEYS, GALLERIES, PEOPLE, REFERENCES
+from adapters.persistence.tables import DATA_KEYS, GALLERIES, PEOPLE, REFERENCES, SPARE_TEMPLATES
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.record import Record, SealedTemplate
+from domain.embedding import SpaceId
 from domain.enrolment import ReferenceId
 from domain.errors import GalleryNotFound, PersonMerged, PersonNotFound
 from domain.gallery import Gallery, GalleryId
@@ -34,20 +35,35 @@ _KEY: Final = (
     & (DATA_KEYS.c.person_id == REFERENCES.c.enrolled_for)
     & (DATA_KEYS.c.id == REFERENCES.c.data_key_id)
 )
-_SEALED: Final = (
-    REFERENCES.c.id.label("reference_id"),
-    REFERENCES.c.template,
-    DATA_KEYS.c.id.label("key_id"),
-    DATA_KEYS.c.wrapped,
-    PEOPLE.c.id.label("person_id"),
-    PEOPLE.c.external_id,
-)
+
+
+def _sealed(space: ColumnElement[str]) -> tuple[ColumnElement[Any], ...]:
+    """What makes a `SealedTemplate` of a space: the template is null where the reference has none of it."""
+    # A scalar query, which is not run where the reference was enrolled in that space: so for all but those who moved.
+    spare = (
+        select(SPARE_TEMPLATES.c.template)
+        .where(
+            SPARE_TEMPLATES.c.workspace_id == REFERENCES.c.workspace_id,
+            SPARE_TEMPLATES.c.reference_id == REFERENCES.c.id,
+            SPARE_TEMPLATES.c.space == space,
+        )
+        .scalar_subquery()
+    )
+    return (
+        REFERENCES.c.id.label("reference_id"),
+        case((REFERENCES.c.space == space, REFERENCES.c.template), else_=spare).label("template"),
+        space.label("template_space"),
+        DATA_KEYS.c.id.label("key_id"),
+        DATA_KEYS.c.wrapped,
+        PEOPLE.c.id.label("person_id"),
+        PEOPLE.c.external_id,
+    )
 
 
 def _of_person(gallery: ColumnElement[bool], person: ColumnElement[bool]) -> Select[Any]:
     """From the gallery outwards: no row is an unknown gallery, a row without a person an unknown one, and so on."""
     return (
-        select(*GALLERIES.c, *_SEALED, PEOPLE.c.merged_into)
+        select(*GALLERIES.c, *_sealed(GALLERIES.c.space), PEOPLE.c.merged_into)
         .select_from(GALLERIES)
         .outerjoin(
             PEOPLE,
@@ -72,22 +88,51 @@ _OF_PERSON: Final = {
     for by_external_id in (False, True)
 }
 
+_SPACE: Final = func.coalesce(bindparam("space", type_=Text), GALLERIES.c.space)
 _OF_GALLERY: Final = (
-    select(*_SEALED)
+    select(*_sealed(_SPACE))
     .select_from(REFERENCES)
+    .join(GALLERIES, (GALLERIES.c.workspace_id == _WORKSPACE) & (GALLERIES.c.id == _GALLERY))
     .join(PEOPLE, (PEOPLE.c.workspace_id == REFERENCES.c.workspace_id) & (PEOPLE.c.id == REFERENCES.c.person_id))
     .join(DATA_KEYS, _KEY)
     .where(REFERENCES.c.workspace_id == _WORKSPACE, REFERENCES.c.gallery_id == _GALLERY)
 )
 _THESE: Final = _OF_GALLERY.where(REFERENCES.c.id == any_(bindparam("references", type_=ARRAY(Uuid))))
 _BEHIND: Final = (
-    _OF_GALLERY.where(REFERENCES.c.id > bindparam("after", type_=Uuid))
+    _OF_GALLERY.where(
+        REFERENCES.c.id > bindparam("after", type_=Uuid),
+        (REFERENCES.c.space == _SPACE)
+        | select(SPARE_TEMPLATES.c.space)
+        .where(
+            SPARE_TEMPLATES.c.workspace_id == REFERENCES.c.workspace_id,
+            SPARE_TEMPLATES.c.reference_id == REFERENCES.c.id,
+            SPARE_TEMPLATES.c.space == _SPACE,
+            SPARE_TEMPLATES.c.template.is_not(None),
+        )
+        .exists(),
+    )
     .order_by(REFERENCES.c.id)
     .limit(bindparam("limit"))
 )
 
-_NUMBER: Final = (
+# Those left behind are few: to count them apart leaves the larger count to an index alone.
+_LEFT_BEHIND: Final = (
     select(func.count())
+    .select_from(SPARE_TEMPLATES)
+    .join(
+        GALLERIES,
+        (GALLERIES.c.workspace_id == SPARE_TEMPLATES.c.workspace_id) & (GALLERIES.c.id == SPARE_TEMPLATES.c.gallery_id),
+    )
+    .where(
+        SPARE_TEMPLATES.c.workspace_id == _WORKSPACE,
+        SPARE_TEMPLATES.c.gallery_id == _GALLERY,
+        SPARE_TEMPLATES.c.space == GALLERIES.c.space,
+        SPARE_TEMPLATES.c.refusal.is_not(None),
+    )
+    .scalar_subquery()
+)
+_NUMBER: Final = (
+    select(func.count() - _LEFT_BEHIND)
     .select_from(REFERENCES)
     .where(REFERENCES.c.workspace_id == _WORKSPACE, REFERENCES.c.gallery_id == _GALLERY)
 )
@@ -119,24 +164,36 @@ class SqlRecord(Record):
             raise PersonNotFound("no such person in this gallery")
         if rows[0].merged_into is not None:
             raise PersonMerged(f"this person was merged into {rows[0].merged_into}")
-        return to_gallery(rows[0]), [_to_sealed(workspace, row) for row in rows if row.reference_id is not None]
+        return to_gallery(rows[0]), _to_sealed(workspace, rows)
 
     async def templates(
-        self, workspace: WorkspaceId, gallery: GalleryId, references: Sequence[ReferenceId]
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        references: Sequence[ReferenceId],
+        *,
+        space: SpaceId | None = None,
     ) -> Sequence[SealedTemplate]:
-        rows = await self._rows(_THESE, {"workspace": workspace, "gallery": gallery, "references": list(references)})
-        return [_to_sealed(workspace, row) for row in rows]
+        rows = await self._rows(
+            _THESE, {"workspace": workspace, "gallery": gallery, "references": list(references), "space": space}
+        )
+        return _to_sealed(workspace, rows)
 
     async def references_in(self, workspace: WorkspaceId, gallery: GalleryId) -> int:
         return await self._counts.of((workspace, gallery))
 
     async def all_templates(
-        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        *,
+        after: ReferenceId | None,
+        limit: int,
+        space: SpaceId | None = None,
     ) -> Sequence[SealedTemplate]:
-        rows = await self._rows(
-            _BEHIND, {"workspace": workspace, "gallery": gallery, "after": after or _BEFORE_ALL, "limit": limit}
-        )
-        return [_to_sealed(workspace, row) for row in rows]
+        where = {"workspace": workspace, "gallery": gallery, "space": space}
+        rows = await self._rows(_BEHIND, {**where, "after": after or _BEFORE_ALL, "limit": limit})
+        return _to_sealed(workspace, rows)
 
     async def aclose(self) -> None:
         """Wait for what still runs. The pool is its owner's to close."""
@@ -153,11 +210,16 @@ class SqlRecord(Record):
                 return (await connection.execute(statement, parameters)).all()
 
 
-def _to_sealed(workspace: WorkspaceId, row: Row[Any]) -> SealedTemplate:
-    return SealedTemplate(
-        reference=ReferenceId(row.reference_id),
-        person=PersonId(row.person_id),
-        external_id=row.external_id,
-        key=WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped),
-        template=row.template,
-    )
+def _to_sealed(workspace: WorkspaceId, rows: Sequence[Row[Any]]) -> list[SealedTemplate]:
+    return [
+        SealedTemplate(
+            reference=ReferenceId(row.reference_id),
+            person=PersonId(row.person_id),
+            external_id=row.external_id,
+            key=WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped),
+            space=SpaceId(row.template_space),
+            template=row.template,
+        )
+        for row in rows
+        if row.template is not None
+    ]

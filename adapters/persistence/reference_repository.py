@@ -7,7 +7,7 @@ from sqlalchemy import Row, delete, insert, select, update
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import page, stretch
 from adapters.persistence.person_repository import with_merged
-from adapters.persistence.tables import DATA_KEYS, REFERENCES
+from adapters.persistence.tables import DATA_KEYS, GALLERIES, REFERENCES, SPARE_TEMPLATES
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.repositories import NewReference, Page, ReferenceRepository
 from domain.embedding import SpaceId
@@ -21,6 +21,30 @@ from domain.workspace import WorkspaceId
 
 # All but the template, which only `Record` and `ReconciliationRepository` read.
 _DESCRIPTION = [column for column in REFERENCES.c if column is not REFERENCES.c.template]
+
+# A reference that could not follow its gallery into another space is in no index that is searched.
+_IN_SPACE = (
+    select(GALLERIES.c.id)
+    .select_from(
+        GALLERIES.outerjoin(
+            SPARE_TEMPLATES,
+            (SPARE_TEMPLATES.c.workspace_id == GALLERIES.c.workspace_id)
+            & (SPARE_TEMPLATES.c.reference_id == REFERENCES.c.id)
+            & (SPARE_TEMPLATES.c.space == GALLERIES.c.space),
+        )
+    )
+    .where(
+        GALLERIES.c.workspace_id == REFERENCES.c.workspace_id,
+        GALLERIES.c.id == REFERENCES.c.gallery_id,
+        (GALLERIES.c.space == REFERENCES.c.space) | SPARE_TEMPLATES.c.template.is_not(None),
+    )
+    .correlate(REFERENCES)
+    .exists()
+)
+_LISTED = [
+    *(column for column in _DESCRIPTION if column is not REFERENCES.c.searchable),
+    (REFERENCES.c.searchable & _IN_SPACE).label("searchable"),
+]
 
 
 @final
@@ -42,9 +66,19 @@ class SqlReferenceRepository(ReferenceRepository):
             raise PersonNotFound("no such person")
         return WrappedKey(id=DataKeyId(row.id), workspace=workspace, wrapped=row.wrapped)
 
-    async def add(self, references: Sequence[NewReference]) -> None:
-        if references:
-            await self._connection.execute(insert(REFERENCES), [_to_row(new) for new in references])
+    async def add(self, references: Sequence[NewReference]) -> bool:
+        if not references:
+            return True
+        one = references[0].reference
+        found = await self._connection.execute(
+            select(GALLERIES.c.space)
+            .where(GALLERIES.c.workspace_id == one.workspace, GALLERIES.c.id == one.gallery)
+            .with_for_update(read=True)
+        )
+        if found.scalar() not in {one.space, None}:
+            return False
+        await self._connection.execute(insert(REFERENCES), [_to_row(new) for new in references])
+        return True
 
     async def page(
         self,
@@ -56,7 +90,7 @@ class SqlReferenceRepository(ReferenceRepository):
         person: PersonId | None = None,
         reference: ReferenceId | None = None,
     ) -> Page[Reference]:
-        listed = select(*_DESCRIPTION).where(REFERENCES.c.workspace_id == workspace, REFERENCES.c.gallery_id == gallery)
+        listed = select(*_LISTED).where(REFERENCES.c.workspace_id == workspace, REFERENCES.c.gallery_id == gallery)
         if person is not None:
             listed = listed.where(REFERENCES.c.person_id == person)
         if reference is not None:

@@ -150,6 +150,41 @@ REFERENCES = Table(
     postgresql_with={"fillfactor": 85, "toast_tuple_target": 8160},
 )
 
+GALLERY_MOVES = Table(
+    "gallery_moves",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("gallery_id", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("job_id", Uuid, nullable=False),
+    Column("report", JSONB(none_as_null=True)),
+    Column("switched_at", _TIME),
+    Column("asked_at", _TIME, nullable=False),
+    ForeignKeyConstraint(
+        ["workspace_id", "gallery_id"], ["galleries.workspace_id", "galleries.id"], ondelete="CASCADE"
+    ),
+)
+
+SPARE_TEMPLATES = Table(
+    "spare_templates",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("reference_id", Uuid, primary_key=True),
+    Column("space", Text, primary_key=True),
+    Column("gallery_id", Uuid, nullable=False),
+    Column("template", LargeBinary),
+    # Why there is no template.
+    Column("refusal", Text),
+    ForeignKeyConstraint(
+        ["workspace_id", "reference_id"], ["references.workspace_id", "references.id"], ondelete="CASCADE"
+    ),
+    CheckConstraint("(template IS NULL) <> (refusal IS NULL)", name="template_or_refusal"),
+    Index(None, "workspace_id", "gallery_id", "reference_id"),
+    Index(None, "workspace_id", "gallery_id", "space", "reference_id", postgresql_where=text("refusal IS NOT NULL")),
+    postgresql_with={"toast_tuple_target": 8160},
+)
+
 RECONCILIATIONS = Table(
     "reconciliations",
     METADATA,
@@ -157,6 +192,8 @@ RECONCILIATIONS = Table(
     # No foreign key: what is gone from the record must still be taken from the index.
     Column("reference_id", Uuid, primary_key=True),
     Column("space", Text, nullable=False),
+    # Those of galleries that moved when it was noted.
+    Column("further_spaces", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("due_at", _TIME, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("error", Text),

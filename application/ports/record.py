@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from application.ports.cipher import WrappedKey
+from domain.embedding import SpaceId
 from domain.enrolment import ReferenceId
 from domain.gallery import Gallery, GalleryId
 from domain.person import PersonId
@@ -20,6 +21,8 @@ class SealedTemplate:
     person: PersonId
     external_id: str | None
     key: WrappedKey
+    space: SpaceId
+    """What the template can be compared in."""
     template: bytes
 
 
@@ -39,22 +42,42 @@ class Record(Protocol):
     ) -> tuple[Gallery, Sequence[SealedTemplate]]:
         """Return a gallery and all templates of a person in it, by id or `external_id`; empty where they have none.
 
-        Both at once, since every verification needs both. Raises `GalleryNotFound`, `PersonNotFound`, and
+        Both at once, since every verification needs both, and the templates are those of the gallery's space at that
+        moment. Raises `GalleryNotFound`, `PersonNotFound`, and
         `PersonMerged` where they were merged into another person.
         """
 
     @abstractmethod
     async def templates(
-        self, workspace: WorkspaceId, gallery: GalleryId, references: Sequence[ReferenceId]
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        references: Sequence[ReferenceId],
+        *,
+        space: SpaceId | None = None,
     ) -> Sequence[SealedTemplate]:
-        """Return the templates of those references that are in the gallery, in any order."""
+        """Return the templates of those references that are in the gallery, in any order.
+
+        Templates are of `space`, or of the gallery's at that moment; who has none of it is not among the answers.
+        Who looked for them in one space must say so: the gallery may move to another one meanwhile, and keeps the
+        templates of the former for a while.
+        """
 
     @abstractmethod
     async def references_in(self, workspace: WorkspaceId, gallery: GalleryId) -> int:
-        """Return how many references a gallery holds; the number may be one second old."""
+        """Return how many references of a gallery have a template of its space; the number may be one second old."""
 
     @abstractmethod
     async def all_templates(
-        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        *,
+        after: ReferenceId | None,
+        limit: int,
+        space: SpaceId | None = None,
     ) -> Sequence[SealedTemplate]:
-        """Return up to `limit` templates behind `after`, by reference id: to rebuild or compare an index."""
+        """Return up to `limit` templates behind `after`, by reference id: to rebuild or compare an index.
+
+        They are of `space`, or of the gallery's at that moment.
+        """

@@ -52,8 +52,11 @@ class GalleryRepository(Protocol):
         """Keep a new one. Raises `GalleryNameTaken`."""
 
     @abstractmethod
-    async def get(self, workspace: WorkspaceId, gallery: GalleryId | str) -> Gallery:
-        """Return it by id or by name. Raises `GalleryNotFound`."""
+    async def get(self, workspace: WorkspaceId, gallery: GalleryId | str, *, lock: bool = False) -> Gallery:
+        """Return it by id or by name. Raises `GalleryNotFound`.
+
+        With `lock`, nobody changes it and no reference comes into it until the transaction ends.
+        """
 
     @abstractmethod
     async def page(self, workspace: WorkspaceId, *, limit: int, after: UUID | None) -> Page[Gallery]:
@@ -128,8 +131,11 @@ class ReferenceRepository(Protocol):
         """Return the data key that new references of a person are sealed with. Raises `PersonNotFound`."""
 
     @abstractmethod
-    async def add(self, references: Sequence[NewReference]) -> None:
-        """Keep new ones. Raises `PersonNotFound` where the person is gone."""
+    async def add(self, references: Sequence[NewReference]) -> bool:
+        """Keep new ones of one gallery; False where that has moved to another space meanwhile: then none is kept.
+
+        Until the transaction ends it stays where it is. Raises `PersonNotFound` where the person is gone.
+        """
 
     @abstractmethod
     async def page(
@@ -167,7 +173,11 @@ class ReconciliationRepository(Protocol):
     async def note(
         self, workspace: WorkspaceId, references: Sequence[ReferenceId], *, space: SpaceId, due: datetime
     ) -> None:
-        """Note that these references must be reconciled; noted twice is noted once, and earlier."""
+        """Note that these references must be reconciled; noted twice is noted once, and earlier.
+
+        `space` is the gallery's. Those that galleries of the workspace are moving to or from are noted with it: of
+        a reference that is gone nobody can say later in which of them it was.
+        """
 
     @abstractmethod
     async def due(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, ReferenceId]]:
@@ -198,11 +208,20 @@ class Pending:
 
     attempts: int
     space: SpaceId
+    """The gallery's."""
+    spaces: frozenset[SpaceId]
+    """Those in which an index may hold it: mostly one, two while a gallery moves."""
     gallery: GalleryId | None
     person: PersonId | None
     key: WrappedKey | None
-    template: bytes | None
-    """All four None where the reference is gone: then the index and the blob store must forget it too."""
+    """All three None where the reference is gone: then indexes and blob store must forget it too."""
+    templates: Mapping[SpaceId, bytes]
+    """What is to be in the index, by space, and in those of `spaces` alone; nothing where the reference is gone."""
+
+    @property
+    def template(self) -> bytes | None:
+        """That of the gallery's space, None where there is none: the reference is gone, or was left behind."""
+        return self.templates.get(self.space)
 
 
 class ApiKeyRepository(Protocol):

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from application.ports.errors import PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.record import Record, SealedTemplate
+from domain.embedding import SpaceId
 from domain.enrolment import ReferenceId
 from domain.gallery import Gallery, GalleryId
 from domain.person import PersonId
@@ -39,9 +40,14 @@ class CrowdedRecord(Record):
         return await self._record.templates_of(workspace, gallery, person)
 
     async def templates(
-        self, workspace: WorkspaceId, gallery: GalleryId, references: Sequence[ReferenceId]
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        references: Sequence[ReferenceId],
+        *,
+        space: SpaceId | None = None,
     ) -> Sequence[SealedTemplate]:
-        return await self._record.templates(workspace, gallery, references)
+        return await self._record.templates(workspace, gallery, references, space=space)
 
     async def references_in(self, workspace: WorkspaceId, gallery: GalleryId) -> int:  # noqa: ARG002 - the port's
         self.asked += 1
@@ -50,9 +56,15 @@ class CrowdedRecord(Record):
         return CLAIMED
 
     async def all_templates(
-        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
+        self,
+        workspace: WorkspaceId,
+        gallery: GalleryId,
+        *,
+        after: ReferenceId | None,
+        limit: int,
+        space: SpaceId | None = None,
     ) -> Sequence[SealedTemplate]:
-        return await self._record.all_templates(workspace, gallery, after=after, limit=limit)
+        return await self._record.all_templates(workspace, gallery, after=after, limit=limit, space=space)
 
 
 class Crowded(StandIns):

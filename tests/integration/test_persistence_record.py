@@ -107,6 +107,7 @@ class Stock:
                 person=person.id,
                 external_id=external_id,
                 key=key,
+                space=SPACE,
                 template=one.template,
             )
             for one in new

@@ -66,7 +66,9 @@ class Ranking:
         """Return the best proposed reference of each person whom the record has."""
         if not proposed:
             return Ranked(best=(), damaged=frozenset())
-        sealed = await self.record.templates(gallery.workspace, gallery.id, [one.reference for one in proposed])
+        sealed = await self.record.templates(
+            gallery.workspace, gallery.id, [one.reference for one in proposed], space=gallery.space
+        )
         found, damaged = opened_or_damaged(self.cipher, sealed, gallery)
         scores = similarities(probe, [embedding for _, embedding in found])
         scored = [(float(score), one) for score, (one, _) in zip(scores, found, strict=True)]

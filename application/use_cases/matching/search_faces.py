@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.cipher import Cipher
+from application.ports.errors import PortBusy
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexStates
 from application.ports.record import Record, SealedTemplate
@@ -23,6 +24,9 @@ DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100
 LARGEST_AMONG = 1000
 """As many people as a search may be limited to."""
+
+LONGEST = 60.0
+"""Seconds that a search may go on in a space which its gallery has left: as long, and longer, its templates are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,7 @@ class SearchFaces:
             raise InvalidValue(f"limit is 1 to {LARGEST_LIMIT}", field="limit")
         if among is not None and len(among) > LARGEST_AMONG:
             raise TooManyItems(f"a search can be limited to at most {LARGEST_AMONG} people")
+        begun = time.monotonic()
         place = await self.record.gallery(workspace, gallery)
         served = self.spaces.of(place.space)
         image, faces = await self._faces(served.embedder, frames, every_face=every_face)
@@ -113,6 +118,8 @@ class SearchFaces:
         )
         index = served.index((await self.states.now()).serving)
         searched = [await self._search(face, place, index, criterion, limit=limit, among=among) for face in faces]
+        if time.monotonic() - begun > LONGEST and (await self.record.gallery(workspace, place.id)).space != place.space:
+            raise PortBusy("face_embedder", "the gallery moved to another model meanwhile")
         return SearchResult(
             image=image,
             faces=tuple(searched),

@@ -32,4 +32,4 @@ def opened_or_damaged(
 
 def _opened(cipher: Cipher, one: SealedTemplate, gallery: Gallery) -> Embedding:
     place = template_place(gallery.workspace, one.reference)
-    return Embedding.from_bytes(cipher.open(one.template, key=one.key, place=place), gallery.space)
+    return Embedding.from_bytes(cipher.open(one.template, key=one.key, place=place), one.space)

@@ -25,6 +25,6 @@ class DeleteReference:
     async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, reference: ReferenceId) -> None:
         place = await self.galleries.get(workspace, gallery)
         removed = await self.references.remove(workspace, place.id, reference)
-        await self.reconciliations.note(workspace, [removed.id], space=removed.space, due=self.clock.now())
+        await self.reconciliations.note(workspace, [removed.id], space=place.space, due=self.clock.now())
         await self.transaction.commit()
         await self.reconcile.after_commit(workspace=workspace, references=[removed.id])

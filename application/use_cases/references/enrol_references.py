@@ -7,6 +7,7 @@ from typing import final
 from application.ports.blob_store import BlobStore
 from application.ports.cipher import Cipher, DataKeyId, WrappedKey
 from application.ports.clock import Clock
+from application.ports.errors import PortBusy
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.id_generator import IdGenerator
 from application.ports.record import Record
@@ -46,6 +47,9 @@ SWEEP_AFTER = timedelta(seconds=5)
 
 FORGET_AFTER = timedelta(hours=1)
 """Images are noted before they are put: one whose reference was not committed by then is removed."""
+
+_TRIES = 3
+"""A gallery that moves to another model does so once, and perhaps back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,33 +115,53 @@ class EnrolReferences:
         earlier = await self.remembered.earlier(workspace, once)
         if earlier is not None:
             return await self._as_it_is_now(earlier)
-        place = await self.record.gallery(workspace, gallery)
-        embedder = self.spaces.of(place.space).embedder
-        # No connection is held while faces are looked at: a slow model must not empty the pool.
-        await self.transaction.rollback()
-        accepted, rejected = await self._look_at(embedder, images, place)
-        if not accepted:
-            raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
+        for _ in range(_TRIES):
+            place = await self.record.gallery(workspace, gallery)
+            embedder = self.spaces.of(place.space).embedder
+            # No connection is held while faces are looked at: a slow model must not empty the pool.
+            await self.transaction.rollback()
+            accepted, rejected = await self._look_at(embedder, images, place)
+            if not accepted:
+                raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
+            found = await self._keep(place, accepted, rejected, person, external_id, metadata or {}, once)
+            if found is not None:
+                return await self._as_it_is_now(found)
+        raise PortBusy("face_embedder", "the gallery moved to another model again and again meanwhile")
 
+    async def _keep(
+        self,
+        place: Gallery,
+        accepted: Sequence[_Accepted],
+        rejected: Sequence[Rejection],
+        person: PersonId | None,
+        external_id: str | None,
+        metadata: Mapping[str, str],
+        once: Once[Enrolled] | None,
+    ) -> Enrolled | None:
+        """Make the references; None, and nothing is made, where the gallery has moved to another space meanwhile."""
+        workspace = place.workspace
         ids = [ReferenceId(self.ids.new()) for _ in accepted]
         if place.policy.keep_images:
             await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + FORGET_AFTER)
             await self.transaction.commit()
-        found, key = await self._person(place, person, external_id, metadata or {})
+        found, key = await self._person(place, person, external_id, metadata)
         # Before the images are put: until the commit nobody else can have the notes, however long that takes.
         await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + SWEEP_AFTER)
         made = [
             await self._seal(place, found, key, reference, one) for reference, one in zip(ids, accepted, strict=True)
         ]
-        await self.references.add(made)
+        stayed = await self.references.add(made)
         enrolled = Enrolled(person=found, accepted=tuple(one.reference for one in made), rejected=tuple(rejected))
-        kept = await self.remembered.keep(workspace, once, enrolled, person=found.id)
-        if not kept:
-            await self.transaction.rollback()
-            await self.reconcile.after_commit(workspace=workspace, references=ids)
-            return await self._as_it_is_now(await self.remembered.committed(workspace, once))
-        await self.transaction.commit()
-        return await self._as_it_is_now(enrolled)
+        kept = stayed and await self.remembered.keep(workspace, once, enrolled, person=found.id)
+        if kept:
+            await self.transaction.commit()
+            return enrolled
+        await self.transaction.rollback()
+        await self.reconcile.after_commit(workspace=workspace, references=ids)
+        if not stayed:
+            return None
+        earlier: Enrolled = await self.remembered.committed(workspace, once)
+        return earlier
 
     async def _as_it_is_now(self, enrolled: Enrolled) -> Enrolled:
         """Bring the index in line, and say whether it is: also where an earlier call died before it could."""

@@ -35,7 +35,9 @@ class ReadImage:
         found = await self.get_reference(workspace=workspace, gallery=gallery, reference=reference)
         if found.image_key is None or found.image_type is None:
             raise ImageNotKept("the image of this reference was not kept: the gallery's policy said so")
-        templates = await self.record.templates(workspace, found.gallery, [reference])
+        # Any of its templates has the key. Which one it was enrolled with changes where its gallery settles in a space.
+        templates = await self.record.templates(workspace, found.gallery, [reference], space=found.space)
+        templates = templates or await self.record.templates(workspace, found.gallery, [reference])
         if not templates:
             raise ReferenceNotFound(f"no reference {reference} in this gallery")
         sealed = await self.blobs.get(image_key(workspace, reference))

@@ -16,7 +16,7 @@ from application.use_cases.references.places import image_key, template_place
 from application.use_cases.spaces import ServedSpace, ServedSpaces
 from domain.embedding import Embedding, SpaceId
 from domain.enrolment import ReferenceId
-from domain.errors import FacepassError, SpaceMismatch
+from domain.errors import FacepassError, ReferenceNotFound, SpaceMismatch
 from domain.workspace import WorkspaceId
 
 FIRST_RETRY = timedelta(seconds=2)
@@ -39,7 +39,8 @@ class Reconciled:
     behind: frozenset[ReferenceId] = frozenset()
     """Not in line yet: held by another transaction, or put off to be tried again."""
     unsearchable: frozenset[ReferenceId] = frozenset()
-    """Those of them that the index which answers searches has not taken."""
+    """Not in the index which answers searches: those of them that it has not taken, and those left behind in another
+    space than their gallery's."""
 
 
 @final
@@ -48,9 +49,9 @@ class Reconcile:
     """Bring indexes and blob store in line with what the record says of some references at this moment.
 
     Locks, reads again, then writes or forgets: a late retry cannot bring a deleted face back. May run
-    any number of times, and beside itself. While the installation moves to another index, both are written.
-    Only served embedding spaces can be written: a reference of another one stays noted until that is served
-    again. Its image, where it is gone, is removed at once.
+    any number of times, and beside itself. While the installation moves to another index, both are written;
+    while a gallery moves to another space, the indexes of both. Only served embedding spaces can be written: a
+    reference of another one stays noted until that is served again. Its image, where it is gone, is removed at once.
     """
 
     reconciliations: ReconciliationRepository
@@ -102,29 +103,32 @@ class Reconcile:
         """Write what is there; return those that the index which answers searches has not taken."""
         entries: dict[SpaceId, list[Entry]] = {}
         for reference, pending in locked.items():
-            try:
-                entry = self._entry(workspace, reference, pending)
-            except FacepassError as error:
-                failed[reference] = error
-            else:
-                if entry:
-                    entries.setdefault(entry.embedding.space, []).append(entry)
-        unsearchable = set(failed)
+            for space in pending.templates:
+                try:
+                    entry = self._entry(workspace, reference, pending, space)
+                except FacepassError as error:
+                    failed[reference] = error
+                else:
+                    entries.setdefault(space, []).append(entry)
+        taken: dict[SpaceId, set[ReferenceId]] = {}
         for space, some in entries.items():
             served = self.spaces.of(space)
             for name in state.written:
                 refused = await _upserted(served, name, some)
                 failed.update(refused)
                 if name == state.serving:
-                    unsearchable |= refused.keys()
-        return unsearchable
+                    taken[space] = {entry.reference for entry in some} - refused.keys()
+        there = {reference: pending for reference, pending in locked.items() if pending.gallery is not None}
+        return {reference for reference, pending in there.items() if reference not in taken.get(pending.space, set())}
 
-    def _entry(self, workspace: WorkspaceId, reference: ReferenceId, pending: Pending) -> Entry | None:
-        """Open what the index is to hold, None for a reference that is gone."""
-        if pending.template is None or pending.key is None or pending.person is None or pending.gallery is None:
-            return None
-        space = self.spaces.of(pending.space).id
-        template = self.cipher.open(pending.template, key=pending.key, place=template_place(workspace, reference))
+    def _entry(self, workspace: WorkspaceId, reference: ReferenceId, pending: Pending, space: SpaceId) -> Entry:
+        """Open what the index of a space is to hold."""
+        if pending.key is None or pending.person is None or pending.gallery is None:
+            raise ReferenceNotFound("the reference is gone")
+        self.spaces.of(space)
+        template = self.cipher.open(
+            pending.templates[space], key=pending.key, place=template_place(workspace, reference)
+        )
         return Entry(
             reference=reference,
             person=pending.person,
@@ -135,21 +139,23 @@ class Reconcile:
     async def _forget(
         self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], state: IndexState, failed: _Failures
     ) -> None:
-        gone = {reference: pending for reference, pending in locked.items() if pending.template is None}
-        if not gone:
-            return
-        try:
-            for served in self.spaces.all:
-                for index in served.written(state):
-                    await index.remove(list(gone))
-        except FacepassError as error:
-            failed.update(dict.fromkeys(gone, error))
-        for reference, pending in gone.items():
-            try:
-                await self.blobs.remove(image_key(workspace, reference))
-                self.spaces.of(pending.space)
-            except FacepassError as error:
-                failed[reference] = error
+        """Take from each index what has no template of its space, and the images of those that are gone."""
+        for served in self.spaces.all:
+            absent = [reference for reference, pending in locked.items() if served.id not in pending.templates]
+            if absent:
+                try:
+                    for index in served.written(state):
+                        await index.remove(absent)
+                except FacepassError as error:
+                    failed.update(dict.fromkeys(absent, error))
+        for reference, pending in locked.items():
+            if pending.gallery is None:
+                try:
+                    await self.blobs.remove(image_key(workspace, reference))
+                    for space in pending.spaces:
+                        self.spaces.of(space)
+                except FacepassError as error:
+                    failed[reference] = error
 
 
 async def _upserted(served: ServedSpace, name: IndexName, entries: Sequence[Entry]) -> _Failures:
