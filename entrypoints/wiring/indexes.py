@@ -132,7 +132,15 @@ async def opened_index(
         require_one_owner(Port.VECTOR_INDEX, chosen.backend)
         async with _opened_pgvector(chosen, space, settings, url, database) as index:
             yield index
-    elif chosen.backend == "qdrant":
+        return
+    async with opened_elsewhere(chosen, space) as index:
+        yield index
+
+
+@asynccontextmanager
+async def opened_elsewhere(chosen: VectorIndexSettings, space: EmbeddingSpace) -> AsyncIterator[VectorIndex]:
+    """Open one that needs nothing of the record's database. Raises `StartError` for a backend that is not there."""
+    if chosen.backend == "qdrant":
         with extra_of(Port.VECTOR_INDEX, chosen.backend):
             from adapters.vector_index.qdrant import open_qdrant  # noqa: PLC0415 - its packages are an extra
         async with open_qdrant(
