@@ -61,13 +61,17 @@ class HeldJob(ReportProgress):
 
     async def _keep(self) -> None:
         third = self._lease.total_seconds() / 3
+        pause = third
         with suppress(TimeoutError):
             while not self._lost:
-                # A database that is away for less than the lease stops no job.
                 async with asyncio.timeout_at(self._ends):
-                    await asyncio.sleep(third)
-                    with suppress(PortError):
+                    await asyncio.sleep(pause)
+                    try:
                         await self._renew()
+                        pause = third
+                    except PortError:
+                        # A database that is away for less than the lease stops no job.
+                        pause = third / 5
         self._lost = True
 
     async def _renew(self) -> None:
