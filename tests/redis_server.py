@@ -22,15 +22,32 @@ MISSING = (
 class RedisServer:
     """Keeps nothing on the disk; may be killed, stopped, and started again on the same port."""
 
-    def __init__(self, folder: Path, *, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, arguments: Sequence[str] = (), tls: tuple[Path, Path] | None = None) -> None:
+        """Take redis-server's own arguments, and for TLS beside the plain port a certificate and its key."""
         self.port = free_port()
+        self._tls_port = free_port()
         self._folder = folder
-        self._arguments = arguments
+        self._arguments = list(arguments)
+        if tls is not None:
+            certificate, key = map(str, tls)
+            self._arguments += ["--tls-port", str(self._tls_port), "--tls-auth-clients", "no"]
+            self._arguments += [
+                "--tls-cert-file",
+                certificate,
+                "--tls-key-file",
+                key,
+                "--tls-ca-cert-file",
+                certificate,
+            ]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def tls_url(self) -> str:
+        return f"rediss://localhost:{self._tls_port}/0"
 
     def start(self) -> None:
         binary = shutil.which("redis-server")
@@ -79,10 +96,10 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*arguments: str) -> Iterator[RedisServer]:
+def redis_server(*arguments: str, tls: tuple[Path, Path] | None = None) -> Iterator[RedisServer]:
     """Run one for the block, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="facepass-redis-") as folder:
-        server = RedisServer(Path(folder), arguments=arguments)
+        server = RedisServer(Path(folder), arguments=arguments, tls=tls)
         try:
             server.start()
             yield server

@@ -66,12 +66,15 @@ _T = TypeVar("_T")
 
 # A job waits in arq's own form: its key, and its time in the queue. While it runs, arq finds it there again only by
 # accident and then forgets both, so what is asked for meanwhile is noted beside it.
+# Ten words with EVALSHA and its own are what Redis reads of who has not signed in, to refuse it plainly.
 _PUT: Final = """
 local queue, job, running, again = unpack(KEYS)
-local id, due, payload, keep = unpack(ARGV)
+local id, due, payload = unpack(ARGV)
 if redis.call('EXISTS', running) == 1 then
     local noted = redis.call('GET', again)
-    if not noted or tonumber(due) < tonumber(noted) then redis.call('SET', again, due, 'PX', keep) end
+    if not noted or tonumber(due) < tonumber(noted) then
+        redis.call('SET', again, due, 'PXAT', string.format('%.0f', due + 86400000))
+    end
 else
     redis.call('SET', job, payload)
     redis.call('ZADD', queue, 'LT', due, id)
@@ -169,9 +172,8 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
             _again(identity),
         ]
         due = (time() + delay) * 1000
-        keep = round((delay + _KEEP_COUNT) * 1000)
         async with _answered():
-            await self._put(keys=keys, args=[identity, due, _payload(), keep])
+            await self._put(keys=keys, args=[identity, due, _payload()])
 
     async def run(self, handle: Callable[[QueuedJob], Awaitable[None]], *, regular: Sequence[Regular] = ()) -> None:
         """As the port says. Raises `PortRejected` where Redis refuses the worker: waiting would not help."""
@@ -180,9 +182,11 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
             makers.append(partial(self._regular_worker, regular))
         running = [asyncio.create_task(self._keep_working(make)) for make in makers]
         try:
-            await asyncio.gather(*running)
+            ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+            for task in ended:
+                task.result()
         finally:
-            for task in running:
+            for task in running:  # once: a second time would end their giving back
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
@@ -232,7 +236,7 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
         )
 
     async def _keep_working(self, make: Callable[[], "_Worker"]) -> None:
-        while True:
+        while not is_cancelled():
             try:
                 with translated(PORT):
                     await make().work()
@@ -309,7 +313,7 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
 
     async def _renew(self, key: str, token: str) -> None:
         """Hold what this worker has begun; where Redis is away the worker itself finds out, and stops."""
-        while True:
+        while not is_cancelled():  # which the client may have lost, see `_Worker.work`
             await asyncio.sleep(self._lease / 3)
             with suppress(PortError), translated(PORT):
                 await self._hold(keys=[key], args=[token, round(self._lease * 1000)])
@@ -325,6 +329,7 @@ class _Worker(Worker):
         super().__init__(
             **options,
             handle_signals=False,
+            on_job_start=self._refuse_late,
             keep_result=0,
             log_results=False,
             poll_delay=POLL,
@@ -346,18 +351,28 @@ class _Worker(Worker):
             main.result()
         finally:
             self.allow_pick_jobs = False
-            async with self._picking:  # a job that is picked and not begun would be held by nobody
-                main.cancel()
-            await self._give_back(main)
+            # Again and again: before Python 3.12 `wait_for`, in which the client sends, can lose a cancellation.
+            while not main.done():
+                async with self._picking:  # a job that is marked and not begun would be held by nobody
+                    main.cancel()
+                await asyncio.wait({main}, timeout=POLL)
+            await self._give_back()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         async with self._picking:
-            await super().start_jobs(job_ids)
+            if self.allow_pick_jobs:
+                await super().start_jobs(job_ids)
 
-    async def _give_back(self, main: asyncio.Task[None]) -> None:
+    async def _refuse_late(self, ctx: dict[Any, Any]) -> None:
+        """End a job that lost its cancellation on the way to its handler."""
+        if not self.allow_pick_jobs:
+            await self.pool.delete(in_progress_key_prefix + ctx["job_id"])
+            raise asyncio.CancelledError
+
+    async def _give_back(self) -> None:
         for task in self.tasks.values():
             task.cancel()
-        await asyncio.gather(main, *self.tasks.values(), return_exceptions=True)
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         # What had begun gave itself back; what was picked and had not is still marked.
         marked = [in_progress_key_prefix + identity for identity, task in self.tasks.items() if task.cancelled()]
         if marked:
@@ -382,8 +397,6 @@ async def open_arq_job_queue(
     """
     asking = ArqRedis.from_url(
         url,
-        socket_connect_timeout=_PATIENCE,
-        socket_timeout=_PATIENCE,
         retry=ClientRetry(NoBackoff(), 1, (RedisAway,)),  # a connection that lay idle may be closed
     )
     working = ArqRedis.from_url(
