@@ -9,7 +9,9 @@ from adapters.persistence.errors import translated
 from adapters.persistence.schema_ping import require_current
 from adapters.persistence.tables import INDEX_STATE, REFERENCES
 from application.ports.clock import Clock
-from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStates
+from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStates, Mark
+from domain.enrolment import ReferenceId
+from domain.gallery import GalleryId
 
 _ROW: Final = INDEX_STATE.c
 
@@ -30,28 +32,51 @@ class SqlIndexStates(IndexStates):
         self._known: IndexState | None = None
         self._known_at = 0.0
 
-    async def now(self) -> IndexState:
-        if self._known is None or time.monotonic() - self._known_at >= KNOWN_WITHIN:
+    async def now(self, *, fresh: bool = False) -> IndexState:
+        if fresh or self._known is None or time.monotonic() - self._known_at >= KNOWN_WITHIN:
             return await self._read()
         return self._known
 
     async def change(self, before: IndexState, after: IndexState) -> bool:
+        changed = await self._update(
+            before,
+            serving=after.serving,
+            beside=after.beside,
+            filled=after.filled,
+            changed_at=after.changed_at,
+            mark_gallery=None,
+            mark_reference=None,
+            mark_references=None,
+        )
+        self._known = None
+        return changed
+
+    async def mark(self) -> Mark | None:
+        return _to_mark(await self._row())
+
+    async def set_mark(self, state: IndexState, mark: Mark) -> bool:
+        return await self._update(
+            state,
+            mark_gallery=mark.gallery,
+            mark_reference=mark.reference,
+            mark_references=mark.references,
+        )
+
+    async def _update(self, state: IndexState, **values: object) -> bool:
+        """Write where `state` holds, and say whether it did."""
         with translated():
             async with self._engine.connect() as connection:
-                changed = await connection.execute(
+                updated = await connection.execute(
                     update(INDEX_STATE)
                     .where(
-                        _ROW.serving == before.serving,
-                        _ROW.beside.is_not_distinct_from(literal(before.beside)),
-                        _ROW.filled == before.filled,
-                        _ROW.changed_at == before.changed_at,
+                        _ROW.serving == state.serving,
+                        _ROW.beside.is_not_distinct_from(literal(state.beside)),
+                        _ROW.filled == state.filled,
+                        _ROW.changed_at == state.changed_at,
                     )
-                    .values(
-                        serving=after.serving, beside=after.beside, filled=after.filled, changed_at=after.changed_at
-                    )
+                    .values(**values)
                 )
-        self._known = None
-        return changed.rowcount == 1
+        return updated.rowcount == 1
 
     async def _begin(self) -> None:
         await require_current(self._engine)
@@ -74,11 +99,13 @@ class SqlIndexStates(IndexStates):
         if not self._begun:
             await self._begin()
         asked_at = time.monotonic()
+        self._known, self._known_at = _to_state(await self._row()), asked_at
+        return self._known
+
+    async def _row(self) -> Row[Any]:
         with translated():
             async with self._engine.connect() as connection:
-                row = (await connection.execute(select(INDEX_STATE))).one()
-        self._known, self._known_at = _to_state(row), asked_at
-        return self._known
+                return (await connection.execute(select(INDEX_STATE))).one()
 
 
 def _to_state(row: Row[Any]) -> IndexState:
@@ -87,4 +114,14 @@ def _to_state(row: Row[Any]) -> IndexState:
         beside=None if row.beside is None else IndexName(row.beside),
         filled=row.filled,
         changed_at=row.changed_at,
+    )
+
+
+def _to_mark(row: Row[Any]) -> Mark | None:
+    if row.mark_gallery is None:
+        return None
+    return Mark(
+        gallery=GalleryId(row.mark_gallery),
+        reference=ReferenceId(row.mark_reference),
+        references=row.mark_references,
     )

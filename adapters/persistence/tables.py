@@ -50,8 +50,13 @@ INDEX_STATE = Table(
     Column("beside", Text),
     Column("filled", Boolean, nullable=False),
     Column("changed_at", _TIME, nullable=False),
+    # How far the filling of the one beside came.
+    Column("mark_gallery", Uuid),
+    Column("mark_reference", Uuid),
+    Column("mark_references", BigInteger),
     CheckConstraint('"only"', name="one_row"),
     CheckConstraint("serving <> beside", name="two_indexes"),
+    CheckConstraint("num_nulls(mark_gallery, mark_reference, mark_references) IN (0, 3)", name="whole_mark"),
 )
 
 WORKSPACES = Table(

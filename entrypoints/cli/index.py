@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from application.ports.index_states import IndexName
 from application.use_cases.galleries.get_gallery import GetGallery
 from application.use_cases.galleries.list_galleries import ListGalleries
 from application.use_cases.upkeep.mend_index import MendIndex
@@ -17,7 +18,7 @@ from application.use_cases.upkeep.rebuild_index import RebuildIndex, Rebuilt
 from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
 from domain.gallery import Gallery
 from domain.workspace import WorkspaceId
-from entrypoints.cli import options
+from entrypoints.cli import move_index, options
 from entrypoints.cli.places import workspace_named
 from entrypoints.cli.session import FAILED, console, print_json, results, run, session
 from entrypoints.http.names import gallery_named
@@ -40,6 +41,10 @@ def index() -> None:
 
     The index is a view of the record, never the only copy.
     """
+
+
+index.add_command(move_index.migrate)
+index.add_command(move_index.status)
 
 
 @index.command(epilog="Exit status: 0 where all were written, 1 where some wait to be tried again by the service.")
@@ -66,26 +71,40 @@ def rebuild(context: click.Context, *, gallery: str, every: bool, workspace: str
         context.exit(FAILED)
 
 
-@index.command(epilog="Exit status: 0 where they agree (with --repair: afterwards), 1 where they do not.")
+@index.command(
+    epilog="Exit status: 0 where they agree (with --repair: afterwards), 1 where not or a template is damaged."
+)
 @options.gallery
 @_every
+@click.option("--index", "name", metavar="NAME", help="Another index than the one that answers searches.")
 @click.option("--repair", is_flag=True, help="Bring in line what differs, and check again.")
 @options.workspace
 @options.as_json
 @click.pass_context
-def verify(context: click.Context, *, gallery: str, every: bool, repair: bool, workspace: str, as_json: bool) -> None:
+def verify(
+    context: click.Context,
+    *,
+    gallery: str,
+    every: bool,
+    name: str | None,
+    repair: bool,
+    workspace: str,
+    as_json: bool,
+) -> None:
     """Compare the index with the record and name what differs.
 
     Every id and every vector is compared. What is enrolled or deleted meanwhile may be named too; ask again
     where the service is busy.
     """
-    checked = run(_verify, workspace, gallery, every=every, repair=repair)
+    checked = run(
+        _verify, workspace, gallery, every=every, name=None if name is None else IndexName(name), repair=repair
+    )
     if as_json:
         print_json([_checked(one) for one in checked])
     else:
         for one in checked:
             _print(one)
-    if not all(one.report.agrees for one in checked):
+    if not all(one.report.agrees and not one.report.damaged for one in checked):
         context.exit(FAILED)
 
 
@@ -109,14 +128,14 @@ async def _rebuild_one(container: AsyncContainer, workspace: WorkspaceId, galler
             )
 
 
-async def _verify(workspace: str, gallery: str, *, every: bool, repair: bool) -> list[_Checked]:
+async def _verify(workspace: str, gallery: str, *, every: bool, name: IndexName | None, repair: bool) -> list[_Checked]:
     async with session() as container:
         place = await workspace_named(container, workspace)
         verify_index = await container.get(VerifyIndex)
         checked: list[_Checked] = []
         for one in await _galleries(container, place, gallery, every=every):
             with console.status(f"Comparing {escape(one.name)}"):
-                report = await verify_index(workspace=place, gallery=one.id)
+                report = await verify_index(workspace=place, gallery=one.id, index=name)
             mends = repair and not report.agrees
             if mends:
                 _print(_Checked(gallery=one.name, report=report, repaired=False), remark=True)
@@ -124,9 +143,9 @@ async def _verify(workspace: str, gallery: str, *, every: bool, repair: bool) ->
                     await (await unit.get(MendIndex))(
                         workspace=place,
                         gallery=one.id,
-                        references=[*report.missing, *report.superfluous, *report.different],
+                        references=report.named,
                     )
-                report = await verify_index(workspace=place, gallery=one.id)
+                report = await verify_index(workspace=place, gallery=one.id, index=name)
             checked.append(_Checked(gallery=one.name, report=report, repaired=mends))
         return checked
 
@@ -151,7 +170,7 @@ async def _galleries(
 def _print(checked: _Checked, *, remark: bool = False) -> None:
     report, to = checked.report, console if remark else results
     name = f"[bold]{escape(checked.gallery)}[/]"
-    if report.agrees:
+    if report.agrees and not report.damaged:
         mended = ", after a repair" if checked.repaired else ""
         to.print(f"{name}: index and record agree on {report.references:,} references{mended}")
         return
@@ -167,6 +186,7 @@ def _differences(report: IndexReport) -> list[tuple[Sequence[UUID], str]]:
         (report.missing, "in the record, not in the index"),
         (report.superfluous, "in the index, not in the record"),
         (report.different, "another person or vector in the index"),
+        (report.damaged, "a template in the record that does not open"),
     ]
 
 
@@ -180,4 +200,5 @@ def _checked(checked: _Checked) -> dict[str, object]:
         "missing": report.missing,
         "superfluous": report.superfluous,
         "different": report.different,
+        "damaged": report.damaged,
     }

@@ -14,6 +14,7 @@ from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
 from adapters.persistence.gallery_repository import SqlGalleryRepository
+from adapters.persistence.inventory import SqlInventory
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
 from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
@@ -22,6 +23,7 @@ from adapters.persistence.reference_repository import SqlReferenceRepository
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from application.ports.credentials import Credentials
+from application.ports.inventory import Inventory
 from application.ports.record import Record
 from application.ports.repositories import (
     AnswerRepository,
@@ -86,6 +88,11 @@ class DatabaseProvider(Provider):
     def credentials(self, database: Database) -> Credentials:
         """Read past transactions."""
         return SqlCredentials(database.reads)
+
+    @provide(scope=Scope.APP)
+    def inventory(self, database: Database) -> Inventory:
+        """Read past transactions, and past workspaces."""
+        return SqlInventory(database.reads)
 
     @provide(scope=Scope.REQUEST)
     async def connection(self, database: Database) -> AsyncIterator[SqlConnection]:

@@ -46,10 +46,17 @@ from application.use_cases.references.get_reference import GetReference
 from application.use_cases.references.list_references import ListReferences
 from application.use_cases.references.read_image import ReadImage
 from application.use_cases.references.reconcile import Reconcile
+from application.use_cases.upkeep.compare_decisions import CompareDecisions
+from application.use_cases.upkeep.compare_indexes import CompareIndexes
+from application.use_cases.upkeep.drop_index import DropIndex
+from application.use_cases.upkeep.fill_index import FillIndex
 from application.use_cases.upkeep.mend_index import MendIndex
+from application.use_cases.upkeep.move_index import MoveIndex
 from application.use_cases.upkeep.rebuild_index import RebuildIndex
 from application.use_cases.upkeep.repair import Repair
+from application.use_cases.upkeep.show_indexes import ShowIndexes
 from application.use_cases.upkeep.verify_index import VerifyIndex
+from application.use_cases.upkeep.write_index import WriteIndex
 from domain.job import Job
 
 log = structlog.get_logger("facepass.jobs")
@@ -67,6 +74,9 @@ class UseCaseProvider(Provider):
         SearchFaces,
         VerifyFace,
         VerifyIndex,
+        CompareDecisions,
+        ShowIndexes,
+        DropIndex,
         Evaluate,
         Calibrate,
         scope=Scope.APP,
@@ -93,6 +103,10 @@ class UseCaseProvider(Provider):
         DeleteReference,
         MendIndex,
         RebuildIndex,
+        WriteIndex,
+        FillIndex,
+        CompareIndexes,
+        MoveIndex,
         StartJob,
         ChangeJob,
         CancelJob,

@@ -10,7 +10,7 @@ from application.ports.record import Record, SealedTemplate
 from application.ports.vector_index import Entry
 from application.use_cases.matching.templates import opened_or_damaged
 from application.use_cases.spaces import ServedSpaces
-from domain.embedding import Embedding
+from domain.embedding import Embedding, SpaceId
 from domain.enrolment import ReferenceId
 from domain.gallery import Gallery, GalleryId
 from domain.workspace import WorkspaceId
@@ -70,19 +70,21 @@ class VerifyIndex:
         workspace: WorkspaceId,
         gallery: GalleryId | str,
         index: IndexName | None = None,
+        space: SpaceId | None = None,
         seen: Seen = lambda _: None,
     ) -> IndexReport:
-        """Compare the index of that name, or the one that answers searches."""
+        """Compare the index of that name, or the one that answers searches; in a space, or in the gallery's own."""
         place = await self.record.gallery(workspace, gallery)
         name = index or (await self.states.now()).serving
-        indexed = self.spaces.of(place.space).index(name).entries(place.id)
+        space = space or place.space
+        indexed = self.spaces.of(space).index(name).entries(place.id)
         missing: list[ReferenceId] = []
         superfluous: list[ReferenceId] = []
         different: list[ReferenceId] = []
         damaged: list[ReferenceId] = []
         references = 0
         entry = await anext(indexed, None)
-        async for one, embedding in self._recorded(place):
+        async for one, embedding in self._recorded(place, space):
             while entry is not None and entry.reference < one:
                 superfluous.append(entry.reference)
                 entry = await anext(indexed, None)
@@ -107,11 +109,13 @@ class VerifyIndex:
         )
 
     async def _recorded(
-        self, gallery: Gallery
+        self, gallery: Gallery, space: SpaceId
     ) -> AsyncIterator[tuple[ReferenceId, tuple[SealedTemplate, Embedding] | None]]:
         """Walk the record by reference id; None stands for a template that does not open."""
         after: ReferenceId | None = None
-        while sealed := await self.record.all_templates(gallery.workspace, gallery.id, after=after, limit=_BATCH):
+        while sealed := await self.record.all_templates(
+            gallery.workspace, gallery.id, after=after, limit=_BATCH, space=space
+        ):
             found, _ = opened_or_damaged(self.cipher, sealed, gallery)
             opened = {one.reference: (one, embedding) for one, embedding in found}
             for one in sealed:

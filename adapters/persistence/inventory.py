@@ -1,0 +1,34 @@
+from collections.abc import Sequence
+from typing import Any, final
+
+from sqlalchemy import Row, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from adapters.persistence.errors import translated
+from adapters.persistence.gallery_repository import to_gallery
+from adapters.persistence.tables import GALLERIES, RECONCILIATIONS
+from application.ports.inventory import Inventory
+from domain.gallery import Gallery, GalleryId
+
+
+@final
+class SqlInventory(Inventory):
+    """Reads PostgreSQL over AUTOCOMMIT connections (`Database.reads`)."""
+
+    def __init__(self, reads: AsyncEngine) -> None:
+        self._reads = reads
+
+    async def galleries(self, *, after: GalleryId | None, limit: int) -> Sequence[Gallery]:
+        listed = select(GALLERIES).order_by(GALLERIES.c.id).limit(limit)
+        rows = await self._rows(listed if after is None else listed.where(GALLERIES.c.id > after))
+        return [to_gallery(row) for row in rows]
+
+    async def waiting(self) -> int:
+        notes = select(func.count()).select_from(RECONCILIATIONS).where(RECONCILIATIONS.c.attempts > 0)
+        return int((await self._rows(notes))[0][0])
+
+    async def _rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+        with translated():
+            async with self._reads.connect() as connection:
+                rows: Sequence[Row[Any]] = (await connection.execute(statement)).all()
+                return rows
