@@ -25,6 +25,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "calibrate": ("entrypoints.cli.evaluate", "Measure thresholds on photographs of your own."),
     },
     "Operation": {
+        "adapters": ("entrypoints.cli.adapters", "See which adapters are there, and prove them."),
         "index": ("entrypoints.cli.index", "Check the vector index or make it anew."),
         "db": ("entrypoints.cli.database", "Look after the database."),
         "config": ("entrypoints.cli.config", "Print every setting."),

@@ -11,8 +11,17 @@ from typing import IO, Final, Literal, TypeAlias
 
 import msgspec
 
-from entrypoints.settings import process_environment
-from entrypoints.wiring.adapters import Port
+from entrypoints.settings import Settings, process_environment
+from entrypoints.wiring.adapters import (
+    BUILDER,
+    BUILT_IN,
+    Adapter,
+    Port,
+    chosen,
+    installed,
+    require_one_owner,
+    third_party,
+)
 from entrypoints.wiring.start_error import StartError
 
 TRIAL: Final = "entrypoints.wiring.trial"
@@ -79,6 +88,39 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 Event: TypeAlias = Collected | Began | Promise
 _EVENTS: Final = msgspec.json.Decoder(Collected | Began | Promise | Refused | Done)
+
+
+_NEEDS: Final = {"insightface": "insightface", "qdrant": "qdrant_client", "redis": "arq", "s3": "aioboto3"}
+"""A package by which each extra is known to be there."""
+
+
+def listed(settings: Settings) -> Sequence[tuple[Adapter, str]]:
+    """Return every adapter, and those that are chosen and not there; each with what is wrong with it, or nothing.
+
+    Unlike `installed` this loads the factories of others' adapters: whether one can be loaded is seen no other way.
+    """
+    found = list(installed(settings))
+    there = {(one.port, one.name) for one in found}
+    found += [
+        Adapter(port=port, name=name, owner="", chosen=True)
+        for port in Port
+        for name in sorted(chosen(settings, port))
+        if (port, name) not in there
+    ]
+    return [(one, _trouble(one)) for one in sorted(found, key=lambda one: list(Port).index(one.port))]
+
+
+def _trouble(adapter: Adapter) -> str:
+    try:
+        require_one_owner(adapter.port, adapter.name)
+        if adapter.owner != BUILDER:
+            third_party(adapter.port, adapter.name)
+    except StartError as error:
+        return str(error).removeprefix(f"{adapter.port.setting}: ")
+    extra = BUILT_IN[adapter.port].get(adapter.name)
+    if extra is not None and find_spec(_NEEDS[extra]) is None:
+        return f"needs packages that are not installed: pip install 'facepass[{extra}]'"
+    return ""
 
 
 async def check(port: Port, name: str, *, heard: Callable[[Event], None], longest: float = LONGEST) -> Report:
