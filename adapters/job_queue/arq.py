@@ -64,9 +64,9 @@ _HOUR: Final = 3600
 _RETRIES: Final = Retries()
 _T = TypeVar("_T")
 
-# A job waits in arq's own form: its key, and its time in the queue. While it runs, arq finds it there again only by
-# accident and then forgets both, so what is asked for meanwhile is noted beside it.
-# Ten words with EVALSHA and its own are what Redis reads of who has not signed in, to refuse it plainly.
+# A job waits in arq's own form: a key of its own, and its time in the queue. When a run ends, arq removes both, so what
+# is asked for while it runs is noted beside them and put back after that.
+# EVALSHA with ten words is the longest command that Redis reads of who has not signed in, and so refuses plainly.
 _PUT: Final = """
 local queue, job, running, again = unpack(KEYS)
 local id, due, payload = unpack(ARGV)
@@ -301,7 +301,10 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
     async def _do_regular(self, piece: Regular, _: str) -> None:
         """Do it, unless an earlier beginning of it still goes on somewhere: that is not arq's to know."""
         key, token = f"{self._queue}:regular:{piece.name}:held", uuid4().hex
-        if not await self._working.set(key, token, nx=True, px=round(self._lease * 1000)):
+        mine = False
+        with suppress(PortError), translated(PORT):  # where Redis is away the worker itself finds out
+            mine = bool(await self._working.set(key, token, nx=True, px=round(self._lease * 1000)))
+        if not mine:
             return
         renewing = asyncio.create_task(self._renew(key, token))
         try:
@@ -309,7 +312,8 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
-            await self._let_go(keys=[key], args=[token])
+            with suppress(PortError), translated(PORT):
+                await self._let_go(keys=[key], args=[token])
 
     async def _renew(self, key: str, token: str) -> None:
         """Hold what this worker has begun; where Redis is away the worker itself finds out, and stops."""
