@@ -35,7 +35,8 @@ class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """postgresql://user:password@host:5432/name; empty: a private server in the data folder."""
     pool_size: Positive = 6
     """Connections for transactions, for single reads and for the vector index, at most: as many for each, and one more
-    for health. A server and two commands that use all of theirs fit into the private server's 60."""
+    for health. A server and two commands that use all of theirs fit into the private server's 60. Shared out among the
+    server's processes, at least 2 to each."""
     timeout: Seconds = 10.0
 
 
@@ -49,7 +50,7 @@ class FaceEmbedderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     providers: tuple[str, ...] = ("cpu",)
     """Of ONNX Runtime, in order; one that does not load stops the start."""
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Images worked on at once, one thread each; 0: one a core."""
+    """Images worked on at once, one thread each; 0: one a core. Shared out among the server's processes."""
     detection_size: Annotated[int, msgspec.Meta(ge=64, le=4096)] = 640
     """Longest side in pixels at which faces are looked for; small images are never enlarged."""
     queue_limit: Annotated[int, msgspec.Meta(ge=0)] = 64
@@ -172,7 +173,7 @@ class ImageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     max_bytes: Positive = 10 * 1024 * 1024
     max_megapixels: Megapixels = 40.0
     budget_megapixels: Megapixels = 48.0
-    """Megapixels being decoded at one time, in the whole server."""
+    """Megapixels being decoded at one time, in the whole server. Shared out among its processes."""
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -182,6 +183,7 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     """0: any free one."""
     processes: Positive = 1
+    """That share the port."""
     max_body_bytes: Positive = 64 * 1024 * 1024
     """Of a whole request: several images in one call."""
     docs: bool = True
@@ -366,6 +368,13 @@ def _check_processes(settings: Settings) -> None:
             f"{PREFIX}HTTP__PROCESSES: more than one process needs a queue and a cache that they share; those in the "
             f"process would multiply limits and miss revocations. Use 1, or {PREFIX}JOB_QUEUE__BACKEND=arq and "
             f"{PREFIX}CACHE__BACKEND=redis"
+        )
+    least = settings.http.processes * settings.image.max_megapixels
+    if settings.image.budget_megapixels < least:
+        raise SettingsError(
+            f"{PREFIX}IMAGE__BUDGET_MEGAPIXELS: {settings.http.processes} processes share it, and each must be able to "
+            f"decode the largest image: set at least {least:g}, or lower {PREFIX}IMAGE__MAX_MEGAPIXELS or "
+            f"{PREFIX}HTTP__PROCESSES"
         )
     for place, index in _indexes(settings):
         if index.path is not None:

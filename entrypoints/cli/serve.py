@@ -1,22 +1,28 @@
 """`facepass serve`."""
 
 import asyncio
+import math
+import os
 import signal
-from collections.abc import AsyncIterator
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import click
 import msgspec
 import uvicorn
 
+from entrypoints.cli.processes import DRAIN_SECONDS, Parent, keep_serving, this_program
 from entrypoints.cli.session import run, session, settings_of_process
 from entrypoints.http.app import make_app
-from entrypoints.settings import Settings
+from entrypoints.settings import PREFIX, FaceEmbedderSettings, Settings
 from entrypoints.wiring.background import background
 from entrypoints.wiring.start_error import StartError
 from entrypoints.wiring.startup import started
 
-_DRAIN_SECONDS = 20
+_FEWEST_CONNECTIONS = 2
+"""Of one pool: below, calls of one process wait for each other's transactions."""
 
 
 @click.command()
@@ -24,10 +30,12 @@ _DRAIN_SECONDS = 20
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port, 0 for any free one. Default: FACEPASS_HTTP__PORT, 8000."
 )
-def serve(host: str | None, port: int | None) -> None:
+@click.option("--inherited", type=(int, int), hidden=True)
+@click.pass_context
+def serve(context: click.Context, host: str | None, port: int | None, inherited: tuple[int, int] | None) -> None:
     """Run the service.
 
-    Until it is interrupted; calls that run then are ended first.
+    Until it is interrupted; calls that run then are ended first. FACEPASS_HTTP__PROCESSES of them share the port.
     """
     settings = settings_of_process()
     chosen = msgspec.structs.replace(
@@ -35,16 +43,68 @@ def serve(host: str | None, port: int | None) -> None:
         host=settings.http.host if host is None else host,
         port=settings.http.port if port is None else port,
     )
-    run(_serve, msgspec.structs.replace(settings, http=chosen))
+    settings = msgspec.structs.replace(settings, http=chosen)
+    if inherited is not None:
+        run(_serve_inherited, share_of(settings), Parent(*inherited))
+    elif settings.http.processes == 1:
+        run(_serve_alone, settings)
+    else:
+        debugging = ["--debug"] if context.find_root().params.get("debug") else []
+        run(_serve_together, settings, this_program(*debugging, "serve"))
 
 
-async def _serve(settings: Settings) -> None:
+def share_of(settings: Settings) -> Settings:
+    """Return what one of several processes may use, so that all of them use what was set.
+
+    Decoding cannot be shared out below the largest image: the settings were checked for that.
+    """
+    count = settings.http.processes
+    image = msgspec.structs.replace(settings.image, budget_megapixels=settings.image.budget_megapixels / count)
+    pool_size = max(_FEWEST_CONNECTIONS, math.ceil(settings.database.pool_size / count))
+    return msgspec.structs.replace(
+        settings,
+        image=image,
+        database=msgspec.structs.replace(settings.database, pool_size=pool_size),
+        face_embedder=_share_of_threads(settings.face_embedder, count),
+        next_face_embedder=_share_of_threads(settings.next_face_embedder, count),
+    )
+
+
+def _share_of_threads(chosen: FaceEmbedderSettings, count: int) -> FaceEmbedderSettings:
+    threads = chosen.threads or os.cpu_count() or 1
+    return msgspec.structs.replace(chosen, threads=math.ceil(threads / count))
+
+
+async def _serve_alone(settings: Settings) -> None:
+    await _serve(settings, None, lambda server: click.echo(_listens(server.servers[0].sockets[0], settings)))
+
+
+async def _serve_inherited(settings: Settings, parent: Parent) -> None:
+    ending = asyncio.create_task(_end_with(parent))
+    await _serve(settings, parent.door, lambda _: parent.tell_ready())
+    ending.cancel()
+
+
+async def _end_with(parent: Parent) -> None:
+    await parent.gone()
+    signal.raise_signal(signal.SIGTERM)
+
+
+async def _serve_together(settings: Settings, command: tuple[str, ...]) -> None:
+    if sys.platform == "win32":
+        raise StartError(f"{PREFIX}HTTP__PROCESSES: Windows has no way to share a port; use 1")
+    door = _bound(settings)
+    line = _listens(door, settings)
+    await keep_serving(door, command, count=settings.http.processes, ready=lambda: click.echo(line))
+
+
+async def _serve(settings: Settings, door: socket.socket | None, ready: Callable[[uvicorn.Server], None]) -> None:
+    """Serve until a signal; `ready` is called once this process answers."""
     async with session(settings) as container:
         await started(container)
-        app = make_app(container, settings)
         server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                make_app(container, settings),
                 host=settings.http.host,
                 port=settings.http.port,
                 log_config=None,
@@ -52,36 +112,54 @@ async def _serve(settings: Settings) -> None:
                 server_header=False,
                 date_header=False,
                 lifespan="off",
-                timeout_graceful_shutdown=_DRAIN_SECONDS,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
             )
         )
-        async with background(container), _outlived_signals():
-            listening = asyncio.create_task(_listen(server, settings))
+        async with background(container), _outlived_signals(server):
+            listening = asyncio.create_task(_listen(server, settings, door))
             while not server.started and not listening.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
                 await asyncio.sleep(0.01)
             if server.started:
-                click.echo(f"Facepass listens on {_address(server, settings)}")
+                ready(server)
             await listening
 
 
-async def _listen(server: uvicorn.Server, settings: Settings) -> None:
+async def _listen(server: uvicorn.Server, settings: Settings, door: socket.socket | None) -> None:
     try:
-        await server.serve()
+        await server.serve(None if door is None else [door])
     except SystemExit as error:  # how uvicorn says that it cannot bind; it must not leave the task
-        raise StartError(
-            f"cannot listen on {settings.http.host} port {settings.http.port}: is another service there? "
-            "--port or FACEPASS_HTTP__PORT names another port, 0 any free one"
-        ) from error
+        raise _taken(settings) from error
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """Take the port, and let nobody in before a process serves."""
+    family = socket.AF_INET6 if ":" in settings.http.host else socket.AF_INET
+    door = socket.socket(family)
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind((settings.http.host, settings.http.port))
+    except OSError as error:
+        door.close()
+        raise _taken(settings) from error
+    return door
+
+
+def _taken(settings: Settings) -> StartError:
+    return StartError(
+        f"cannot listen on {settings.http.host} port {settings.http.port}: is another service there? "
+        f"--port or {PREFIX}HTTP__PORT names another port, 0 any free one"
+    )
 
 
 @asynccontextmanager
-async def _outlived_signals() -> AsyncIterator[None]:
+async def _outlived_signals(server: uvicorn.Server) -> AsyncIterator[None]:
     """Let the block's end come after uvicorn's.
 
     Uvicorn ends in order at a signal and then raises it again, for whoever handled it before: by default that kills the
-    process on the spot, with jobs, pools and the private database still open.
+    process on the spot, with jobs, pools and the private database still open. One that comes before uvicorn listens to
+    signals ends it too.
     """
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -89,7 +167,7 @@ async def _outlived_signals() -> AsyncIterator[None]:
             signal.signal(number, handler)
 
 
-def _address(server: uvicorn.Server, settings: Settings) -> str:
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
+def _listens(door: socket.socket, settings: Settings) -> str:
+    host, port = door.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}" + ("  (API pages: /docs)" if settings.http.docs else "")
+    return f"Facepass listens on http://{shown}:{port}" + ("  (API pages: /docs)" if settings.http.docs else "")

@@ -1,9 +1,6 @@
 """The background worker: the same container as the service's, without a door."""
 
 import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
 from dishka import AsyncContainer
@@ -11,6 +8,7 @@ from dishka import AsyncContainer
 from application.ports.job_queue import JobQueue, SignsOfLife
 from domain.errors import PortError
 from entrypoints.settings import PREFIX, Settings
+from entrypoints.signals import told_to_end
 from entrypoints.wiring.background import IN_PROCESS, work
 from entrypoints.wiring.start_error import StartError
 from entrypoints.wiring.startup import started
@@ -24,11 +22,9 @@ async def work_until_told(container: AsyncContainer) -> None:
     Raises `StartError` where the queue is the service's own, or something cannot start.
     """
     _require_shared(await container.get(Settings))
-    await started(container)
-    working = asyncio.create_task(work(container))
-    with _told() as told:
-        log.info("worker_ready")
+    with told_to_end() as told:
         waiting = asyncio.create_task(told.wait())
+        working = asyncio.create_task(_work(container))
         await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if working.done():
@@ -54,29 +50,15 @@ async def seen(container: AsyncContainer) -> float | None:
         raise StartError(f"{error.message} ({error.code})") from error
 
 
+async def _work(container: AsyncContainer) -> None:
+    await started(container)
+    log.info("worker_ready")
+    await work(container)
+
+
 def _require_shared(settings: Settings) -> None:
     if settings.job_queue.backend == IN_PROCESS:
         raise StartError(
             f"{PREFIX}JOB_QUEUE__BACKEND: {IN_PROCESS} is done by the service itself; "
             "workers need a queue that they share with it, such as arq"
         )
-
-
-@contextmanager
-def _told() -> Iterator[asyncio.Event]:
-    """Set an event at the first signal; a second one ends the process as it would have."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def tell(number: int, _: object) -> None:
-        loop.call_soon_threadsafe(told.set)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, tell)
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -28,7 +28,7 @@ class RunningService:
     Everything it keeps goes when the block ends, and so does every process.
     """
 
-    def __init__(self, models: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, models: Path, environment: Mapping[str, str], **settings: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="facepass-e2e-")
         # Started by root, PostgreSQL runs as another account, which must get to its folder.
         Path(self._folder.name).chmod(0o711)
@@ -41,6 +41,7 @@ class RunningService:
             "FACEPASS_MODELS__DIR": str(models),
             "FACEPASS_LOG_LEVEL": "debug",
             "FACEPASS_LOG_FORMAT": "json",
+            **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._postgres = EmbeddedPostgres(self.data / "postgres", linger=0.2)
@@ -60,6 +61,10 @@ class RunningService:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def begin(self) -> None:
         """Start the process, and wait for nothing."""
@@ -95,22 +100,27 @@ class RunningService:
         """End it as a power cut would: no handler runs."""
         self._end(signal.SIGKILL)
 
-    def stop(self) -> None:
-        """End it as an operator would."""
-        self._end(signal.SIGINT)
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int | None:
+        """End it as an operator would, and return its status; None where it does not run."""
+        return self._end(how)
 
     def command(self, *arguments: str) -> str:
         """Run another `facepass` beside it and return what it prints."""
-        done = subprocess.run(
+        done = self.result(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def result(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run another `facepass` beside it, with settings of its own, to whatever end."""
+        return subprocess.run(
             [FACEPASS, *arguments],
-            env=self._environment,
+            env={**self._environment, **settings},
             cwd=self._folder.name,
             capture_output=True,
+            text=True,
             timeout=_PATIENCE,
             check=False,
         )
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
 
     def new_key(self, workspace: str = "default", *scopes: str) -> str:
         """Make a workspace where it is missing, and an API key in it; without scopes, one that may do everything."""
@@ -160,14 +170,14 @@ class RunningService:
         assert found is not None
         return int(found[1]) * 1024
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, how: signal.Signals) -> int | None:
         process, self._process = self._process, None
         if process is None:
-            return
+            return None
         if process.poll() is None:
             os.kill(process.pid, how)
         try:
-            process.wait(60.0)
+            return process.wait(60.0)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -264,6 +264,7 @@ def test_several_processes_need_what_they_can_share(tmp_path: Path) -> None:
         "FACEPASS_JOB_QUEUE__URL": "redis://host",
         "FACEPASS_CACHE__BACKEND": "redis",
         "FACEPASS_CACHE__URL": "redis://host",
+        "FACEPASS_IMAGE__BUDGET_MEGAPIXELS": "80",
     }
     assert read_settings(shared, dotenv=None).http.processes == 2
     for name in ("FACEPASS_JOB_QUEUE__BACKEND", "FACEPASS_CACHE__BACKEND"):
@@ -272,6 +273,8 @@ def test_several_processes_need_what_they_can_share(tmp_path: Path) -> None:
     folder = {"FACEPASS_VECTOR_INDEX__BACKEND": "qdrant", "FACEPASS_VECTOR_INDEX__PATH": str(tmp_path)}
     with pytest.raises(SettingsError, match=r"^FACEPASS_VECTOR_INDEX__PATH: "):
         read_settings({**shared, **folder}, dotenv=None)
+    with pytest.raises(SettingsError, match=r"^FACEPASS_IMAGE__BUDGET_MEGAPIXELS: .* at least 80, .*HTTP__PROCESSES$"):
+        read_settings({**shared, "FACEPASS_IMAGE__BUDGET_MEGAPIXELS": "79"}, dotenv=None)
 
 
 def test_a_folder_of_settings_is_no_setting() -> None:
