@@ -6,7 +6,7 @@ from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, any_, delete, exists, fu
 from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
-from adapters.persistence.tables import DATA_KEYS, GALLERY_MOVES, PEOPLE, REFERENCES, SPARE_TEMPLATES
+from adapters.persistence.tables import DATA_KEYS, GALLERY_MOVES, PEOPLE, RECONCILIATIONS, REFERENCES, SPARE_TEMPLATES
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.gallery_moves import (
     Followed,
@@ -61,6 +61,36 @@ class SqlGalleryMoves(GalleryMoves):
 
     async def remove(self, workspace: WorkspaceId, gallery: GalleryId) -> None:
         await self._connection.execute(delete(GALLERY_MOVES).where(_move(workspace, gallery)))
+
+    async def sample(self, workspace: WorkspaceId, gallery: GalleryId, *, size: int) -> Sequence[ReferenceId]:
+        numbered = (
+            select(_COLUMNS.id)
+            .add_columns((func.row_number().over(order_by=_COLUMNS.id) - 1).label("place"))
+            .add_columns(func.count().over().label("number"))
+            .where(_of(workspace, gallery))
+            .cte("numbered")
+        )
+        step = (numbered.c.number + size - 1) // size
+        found = await self._connection.execute(
+            select(numbered.c.id).where(numbered.c.place % step == 0).order_by(numbered.c.id)
+        )
+        return [ReferenceId(reference) for reference in found.scalars()]
+
+    async def noted(
+        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
+    ) -> Sequence[ReferenceId]:
+        notes = RECONCILIATIONS.c
+        found = await self._connection.execute(
+            select(_COLUMNS.id)
+            .join(
+                RECONCILIATIONS,
+                (notes.workspace_id == _COLUMNS.workspace_id) & (notes.reference_id == _COLUMNS.id),
+            )
+            .where(_of(workspace, gallery), _COLUMNS.id > (after or _BEFORE_ALL))
+            .order_by(_COLUMNS.id)
+            .limit(limit)
+        )
+        return [ReferenceId(reference) for reference in found.scalars()]
 
 
 @final

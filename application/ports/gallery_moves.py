@@ -57,6 +57,16 @@ class GalleryMoves(Protocol):
     async def remove(self, workspace: WorkspaceId, gallery: GalleryId) -> None:
         """Forget it; nothing happens where there is none."""
 
+    @abstractmethod
+    async def sample(self, workspace: WorkspaceId, gallery: GalleryId, *, size: int) -> Sequence[ReferenceId]:
+        """Return up to `size` references of a gallery, spread evenly over the order in which they came."""
+
+    @abstractmethod
+    async def noted(
+        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
+    ) -> Sequence[ReferenceId]:
+        """Return up to `limit` references behind `after` that are there and must be reconciled, by id."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lagging:

@@ -52,6 +52,10 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         galleries.get_gallery,
         galleries.update_gallery,
         galleries.delete_gallery,
+        galleries.migrate_gallery,
+        galleries.get_migration,
+        galleries.list_left_behind,
+        galleries.finish_migration,
     ),
     "Jobs": (
         jobs.list_jobs,

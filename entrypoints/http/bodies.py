@@ -139,6 +139,17 @@ class GalleryChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     policy: PolicyBody | None = None
 
 
+class MigrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a gallery is to go."""
+
+    to: str | None = None
+    """A pack, `<pack>@<version>`, or a space; missing: the only other model that is served."""
+    switch: bool = False
+    """Change over as soon as all references have followed; without it nothing changes but the report."""
+    leave_behind: bool = False
+    """Change over even though some references could not follow: they are kept, and not found any more."""
+
+
 class PersonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A new person."""
 

@@ -1,12 +1,15 @@
 """Answers as they go out."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from application.ports.gallery_moves import LeftBehind
 from application.ports.record import SealedTemplate
 from application.use_cases.galleries.get_gallery import GalleryState
+from application.use_cases.galleries.get_migration import Migration
 from application.use_cases.matching.compare_faces import Comparison
 from application.use_cases.matching.search_faces import Candidate, SearchedFace, SearchResult
 from application.use_cases.matching.verify_face import Verification
@@ -17,6 +20,7 @@ from domain.face import Analysis, Box, Face
 from domain.gallery import Gallery, Policy
 from domain.person import Person
 from domain.quality import Quality
+from entrypoints.http.job_shapes import JobShape, to_job
 from entrypoints.http.problems import Problem, Rejected, rejected_of
 
 _SIMILARITY_DIGITS = 6
@@ -280,6 +284,47 @@ class GalleryListShape(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class MigrationShape(msgspec.Struct, frozen=True, kw_only=True):
+    """A gallery on its way from one model to another."""
+
+    gallery_id: UUID
+    space: str
+    """Where the gallery is now."""
+    source: str
+    target: str
+    phase: str
+    """`running`, `stopped`, `prepared` or `switched`."""
+    references: int
+    followed: int
+    """Those that have a template of the target."""
+    lagging: int
+    """Those that were not looked at yet."""
+    left_behind: dict[str, int]
+    """Those that could not follow, by code; `/migration/left-behind` lists them."""
+    report: dict[str, Any] | None
+    """How the decisions of the two models compare; null before that was looked at."""
+    job: JobShape | None
+    """The last one; null where it is not kept any more."""
+    switched_at: datetime | None
+    asked_at: datetime
+
+
+class LeftBehindShape(msgspec.Struct, frozen=True, kw_only=True):
+    """A reference that could not follow its gallery to another model."""
+
+    reference_id: UUID
+    person: PersonRefShape
+    code: str
+    """Why: `image_not_kept`, `face_not_found`, or another error of an image."""
+
+
+class LeftBehindListShape(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of them."""
+
+    items: list[LeftBehindShape]
+    next_cursor: str | None
+
+
 class PersonListShape(msgspec.Struct, frozen=True, kw_only=True):
     """A page of people."""
 
@@ -436,6 +481,35 @@ def to_gallery_state(state: GalleryState) -> GalleryShape:
             expected_fnir=_rounded(expected.expected_fnir),
             outgrown=expected.outgrown,
         ),
+    )
+
+
+def to_migration(migration: Migration) -> MigrationShape:
+    """Render a gallery on its way."""
+    move, standing = migration.move, migration.standing
+    return MigrationShape(
+        gallery_id=move.gallery,
+        space=migration.gallery.space,
+        source=move.source,
+        target=move.target,
+        phase=migration.phase,
+        references=standing.references,
+        followed=standing.followed,
+        lagging=standing.lagging,
+        left_behind=dict(standing.left_behind),
+        report=None if move.report is None else dict(move.report),
+        job=None if migration.job is None else to_job(migration.job),
+        switched_at=move.switched_at,
+        asked_at=move.asked_at,
+    )
+
+
+def to_left_behind(one: LeftBehind) -> LeftBehindShape:
+    """Render a reference that could not follow."""
+    return LeftBehindShape(
+        reference_id=one.reference,
+        person=PersonRefShape(id=one.person, external_id=one.external_id),
+        code=one.refusal,
     )
 
 

@@ -11,6 +11,7 @@ from entrypoints.settings import Settings
 from entrypoints.wiring.backends import BackendProvider
 from entrypoints.wiring.database import DatabaseProvider
 from entrypoints.wiring.faces import FaceProvider
+from entrypoints.wiring.gallery_moves import GalleryMoveProvider
 from entrypoints.wiring.indexes import IndexProvider
 from entrypoints.wiring.protection import ProtectionProvider
 from entrypoints.wiring.use_cases import UseCaseProvider
@@ -51,6 +52,7 @@ def make_container(settings: Settings, *overrides: Provider, progress: Progress 
         IndexProvider(),
         BackendProvider(),
         UseCaseProvider(),
+        GalleryMoveProvider(),
         *overrides,
         context={Settings: settings, Progress: progress or _unheard},
         validation_settings=STRICT_VALIDATION,

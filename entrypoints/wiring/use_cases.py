@@ -14,6 +14,7 @@ from application.use_cases.galleries.create_gallery import CreateGallery
 from application.use_cases.galleries.delete_gallery import DeleteGallery
 from application.use_cases.galleries.get_gallery import GetGallery
 from application.use_cases.galleries.list_galleries import ListGalleries
+from application.use_cases.galleries.move_gallery import MoveGallery
 from application.use_cases.galleries.update_gallery import UpdateGallery
 from application.use_cases.idempotency import RememberedAnswers
 from application.use_cases.jobs.cancel_job import CancelJob
@@ -57,7 +58,7 @@ from application.use_cases.upkeep.repair import Repair
 from application.use_cases.upkeep.show_indexes import ShowIndexes
 from application.use_cases.upkeep.verify_index import VerifyIndex
 from application.use_cases.upkeep.write_index import WriteIndex
-from domain.job import Job
+from domain.job import Job, JobWork
 
 log = structlog.get_logger("facepass.jobs")
 
@@ -129,9 +130,9 @@ class UseCaseProvider(Provider):
         return EnrolBatch(enrolment=enrolment)
 
     @provide(scope=Scope.APP)
-    def job_handlers(self) -> JobHandlers:
+    def job_handlers(self, move_gallery: MoveGallery) -> JobHandlers:
         """Say who does which kind of job."""
-        return JobHandlers({})
+        return JobHandlers({JobWork.GALLERY_MIGRATION: move_gallery})
 
     @provide(scope=Scope.APP)
     def run_job(self, container: AsyncContainer, handlers: JobHandlers, queue: JobQueue, clock: Clock) -> RunJob:

@@ -26,7 +26,7 @@ LARGEST_AMONG = 1000
 """As many people as a search may be limited to."""
 
 LONGEST = 60.0
-"""Seconds that a search may go on in a space which its gallery has left: as long, and longer, its templates are kept."""
+"""Seconds that a search may go on in a space which its gallery has left: its templates are kept for longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

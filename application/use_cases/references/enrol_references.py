@@ -75,6 +75,16 @@ class _Accepted:
     face: Face
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """Whom the images are said to show, and what makes the call one that is done once."""
+
+    person: PersonId | None
+    external_id: str | None
+    metadata: Mapping[str, str]
+    once: Once[Enrolled] | None
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolReferences:
@@ -123,7 +133,8 @@ class EnrolReferences:
             accepted, rejected = await self._look_at(embedder, images, place)
             if not accepted:
                 raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
-            found = await self._keep(place, accepted, rejected, person, external_id, metadata or {}, once)
+            wanted = _Wanted(person=person, external_id=external_id, metadata=metadata or {}, once=once)
+            found = await self._keep(place, accepted, rejected, wanted)
             if found is not None:
                 return await self._as_it_is_now(found)
         raise PortBusy("face_embedder", "the gallery moved to another model again and again meanwhile")
@@ -133,10 +144,7 @@ class EnrolReferences:
         place: Gallery,
         accepted: Sequence[_Accepted],
         rejected: Sequence[Rejection],
-        person: PersonId | None,
-        external_id: str | None,
-        metadata: Mapping[str, str],
-        once: Once[Enrolled] | None,
+        wanted: _Wanted,
     ) -> Enrolled | None:
         """Make the references; None, and nothing is made, where the gallery has moved to another space meanwhile."""
         workspace = place.workspace
@@ -144,7 +152,7 @@ class EnrolReferences:
         if place.policy.keep_images:
             await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + FORGET_AFTER)
             await self.transaction.commit()
-        found, key = await self._person(place, person, external_id, metadata)
+        found, key = await self._person(place, wanted.person, wanted.external_id, wanted.metadata)
         # Before the images are put: until the commit nobody else can have the notes, however long that takes.
         await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + SWEEP_AFTER)
         made = [
@@ -152,7 +160,7 @@ class EnrolReferences:
         ]
         stayed = await self.references.add(made)
         enrolled = Enrolled(person=found, accepted=tuple(one.reference for one in made), rejected=tuple(rejected))
-        kept = stayed and await self.remembered.keep(workspace, once, enrolled, person=found.id)
+        kept = stayed and await self.remembered.keep(workspace, wanted.once, enrolled, person=found.id)
         if kept:
             await self.transaction.commit()
             return enrolled
@@ -160,7 +168,7 @@ class EnrolReferences:
         await self.reconcile.after_commit(workspace=workspace, references=ids)
         if not stayed:
             return None
-        earlier: Enrolled = await self.remembered.committed(workspace, once)
+        earlier: Enrolled = await self.remembered.committed(workspace, wanted.once)
         return earlier
 
     async def _as_it_is_now(self, enrolled: Enrolled) -> Enrolled:

@@ -16,7 +16,7 @@ from application.use_cases.references.places import image_key, template_place
 from application.use_cases.spaces import ServedSpace, ServedSpaces
 from domain.embedding import Embedding, SpaceId
 from domain.enrolment import ReferenceId
-from domain.errors import FacepassError, ReferenceNotFound, SpaceMismatch
+from domain.errors import CannotOpen, FacepassError, InvalidValue, ReferenceNotFound, SpaceMismatch
 from domain.workspace import WorkspaceId
 
 FIRST_RETRY = timedelta(seconds=2)
@@ -39,8 +39,10 @@ class Reconciled:
     behind: frozenset[ReferenceId] = frozenset()
     """Not in line yet: held by another transaction, or put off to be tried again."""
     unsearchable: frozenset[ReferenceId] = frozenset()
-    """Not in the index which answers searches: those of them that it has not taken, and those left behind in another
+    """Not in the index that answers searches: those of them that it has not taken, and those left behind in another
     space than their gallery's."""
+    damaged: frozenset[ReferenceId] = frozenset()
+    """Those of `behind` with a template that does not open: trying again does not help."""
 
 
 @final
@@ -83,7 +85,11 @@ class Reconcile:
             )
         await self.transaction.commit()
         held = found.keys() - locked.keys()
-        return Reconciled(behind=frozenset(held | failed.keys()), unsearchable=frozenset(held | unsearchable))
+        return Reconciled(
+            behind=frozenset(held | failed.keys()),
+            unsearchable=frozenset(held | unsearchable),
+            damaged=frozenset(one for one, error in failed.items() if isinstance(error, CannotOpen | InvalidValue)),
+        )
 
     async def after_commit(self, *, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> Reconciled:
         """Do it at once for a write that is durable already, whatever happens here: what fails, the sweep repeats.

@@ -10,19 +10,34 @@ from litestar.params import FromPath, FromQuery
 from application.ports.keyed_hash import KeyedHash
 from application.use_cases.galleries.create_gallery import CreateGallery
 from application.use_cases.galleries.delete_gallery import DeleteGallery
+from application.use_cases.galleries.finish_migration import FinishMigration
 from application.use_cases.galleries.get_gallery import GetGallery
+from application.use_cases.galleries.get_migration import GetMigration
 from application.use_cases.galleries.list_galleries import ListGalleries
+from application.use_cases.galleries.list_left_behind import ListLeftBehind
+from application.use_cases.galleries.migrate_gallery import MigrateGallery
 from application.use_cases.galleries.update_gallery import UpdateGallery
 from domain.credential import Scope
 from domain.gallery import Gallery, Policy
 from entrypoints.http.access import principal_of
-from entrypoints.http.bodies import GalleryBody, GalleryChangeBody, once, read_body
+from entrypoints.http.bodies import GalleryBody, GalleryChangeBody, MigrationBody, once, read_body
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
+from entrypoints.http.job_shapes import JobShape
 from entrypoints.http.names import gallery_named, page_size
 from entrypoints.http.openapi import takes
 from entrypoints.http.policies import policy_from
-from entrypoints.http.shapes import GalleryListShape, GalleryShape, to_gallery, to_gallery_state
+from entrypoints.http.respond_async import accepted
+from entrypoints.http.shapes import (
+    GalleryListShape,
+    GalleryShape,
+    LeftBehindListShape,
+    MigrationShape,
+    to_gallery,
+    to_gallery_state,
+    to_left_behind,
+    to_migration,
+)
 
 
 @post(
@@ -108,3 +123,85 @@ async def delete_gallery(
 ) -> None:
     """Delete a gallery."""
     await remove(workspace=principal_of(request).workspace, gallery=gallery_named(gallery))
+
+
+@post(
+    "/galleries/{gallery:str}/migrate",
+    needs=Scope.MANAGE,
+    status_code=202,
+    operation_class=takes(MigrationBody),
+    description=getdoc(MigrateGallery),
+    summary="Move a gallery to another model",
+)
+@inject
+async def migrate_gallery(
+    request: Request[Any, Any, Any], gallery: FromPath[str], migrate: FromDishka[MigrateGallery]
+) -> Response[JobShape]:
+    """Move a gallery to another model."""
+    body = (await read_body(request, MigrationBody)).fields
+    job = await migrate(
+        workspace=principal_of(request).workspace,
+        gallery=gallery_named(gallery),
+        to=body.to,
+        switch=body.switch,
+        leave_behind=body.leave_behind,
+    )
+    return accepted(job)
+
+
+@get(
+    "/galleries/{gallery:str}/migration",
+    needs=Scope.READ,
+    description=getdoc(GetMigration),
+    summary="Show how far a gallery is on its way to another model",
+)
+@inject
+async def get_migration(
+    request: Request[Any, Any, Any], gallery: FromPath[str], show: FromDishka[GetMigration]
+) -> MigrationShape:
+    """Show how far a gallery is on its way to another model."""
+    return to_migration(await show(workspace=principal_of(request).workspace, gallery=gallery_named(gallery)))
+
+
+@get(
+    "/galleries/{gallery:str}/migration/left-behind",
+    needs=Scope.READ,
+    description=getdoc(ListLeftBehind),
+    summary="List the references that could not follow",
+)
+@inject
+async def list_left_behind(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    listed: FromDishka[ListLeftBehind],
+    cursors: FromDishka[Cursors],
+    limit: FromQuery[int] = 50,
+    cursor: FromQuery[str | None] = None,
+) -> LeftBehindListShape:
+    """List the references that could not follow."""
+    workspace = principal_of(request).workspace
+    filters = ("left-behind", workspace, gallery)
+    page = await listed(
+        workspace=workspace,
+        gallery=gallery_named(gallery),
+        limit=page_size(limit),
+        after=cursors.read(cursor, *filters),
+    )
+    return LeftBehindListShape(
+        items=[to_left_behind(one) for one in page.items], next_cursor=cursors.written(page.next_after, *filters)
+    )
+
+
+@delete(
+    "/galleries/{gallery:str}/migration",
+    needs=Scope.MANAGE,
+    status_code=202,
+    description=getdoc(FinishMigration),
+    summary="Finish the migration of a gallery",
+)
+@inject
+async def finish_migration(
+    request: Request[Any, Any, Any], gallery: FromPath[str], finish: FromDishka[FinishMigration]
+) -> Response[JobShape]:
+    """Finish the migration of a gallery."""
+    return accepted(await finish(workspace=principal_of(request).workspace, gallery=gallery_named(gallery)))
