@@ -9,7 +9,8 @@ import pytest
 
 from application.conformance.contract import Contract
 from application.conformance.event_loop import assert_not_blocked
-from application.conformance.photographs import astronaut, encoded
+from application.conformance.photographs import astronaut, halved
+from application.conformance.png import encoded_png
 from application.ports.errors import PortUnavailable
 from application.ports.liveness_checker import LivenessChecker
 from domain.face import Box, Face, Landmarks, Point
@@ -54,12 +55,10 @@ class LivenessCheckerContract(Contract):
     def seen(self) -> Sequence[Seen]:
         """Return faces to check, at least two, largest first; by default those of one photograph in three states."""
         picture = astronaut()
-        half = picture.resize((picture.width // 2, picture.height // 2))
-        aside = picture.crop((230, 0, picture.width, picture.height))  # through the middle of the face
         return (
-            (encoded(picture, "JPEG", quality=95), astronauts_face()),
-            (encoded(half, "PNG"), astronauts_face(scale=0.5)),
-            (encoded(aside, "JPEG", quality=40), astronauts_face(shift=-230.0)),
+            (encoded_png(picture), astronauts_face()),
+            (encoded_png(halved(picture)), astronauts_face(scale=0.5)),
+            (encoded_png(picture[:, 230:]), astronauts_face(shift=-230.0)),  # through the middle of the face
         )
 
     async def test_the_verdict_is_a_value(self, checker: LivenessChecker, seen: Sequence[Seen]) -> None:

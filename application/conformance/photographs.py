@@ -1,6 +1,5 @@
 """Photographs that contract tests of face models look at."""
 
-import io
 import struct
 import zlib
 from collections.abc import Mapping
@@ -10,26 +9,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
 
-_ORIENTATION: Final = 0x0112
-"""EXIF's tag (EXIF 2.32, table 6)."""
-_STORED: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""How an upright picture is stored under each orientation but the first."""
+from application.conformance.png import Pixels, decoded_png, encoded_png, png, tiff
+
+BLANK_WEBP: Final = bytes.fromhex(
+    "5249464624000000574542505650384c170000002f3fc00b000750bc6a95a7ff012021fc5f2f46f43ff50300"
+)
+"""64 x 48 pixels of one green, lossless."""
+BLANK_WEBP_SIZE: Final = (64, 48)
+_GIF: Final = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photographs:
-    """Encoded images. `Photographs.of` makes all of them from five."""
+    """Encoded images. `Photographs.of` makes some of them from others."""
 
     person: bytes
     """One face."""
@@ -42,33 +37,31 @@ class Photographs:
     nobody: bytes
     """No face."""
     turned: Mapping[int, bytes]
-    """What `person` shows, stored mirrored or on its side, by the EXIF orientation that makes it upright."""
-    formats: Mapping[str, bytes]
-    """What `person` shows, in each format that is taken."""
+    """The pixels of `person`, stored mirrored or on their side, by the EXIF orientation that makes them upright."""
+    tagged: Mapping[int, bytes]
+    """The pixels of `group`, in a JPEG whose EXIF orientation says to turn them: by that orientation. Empty where
+    pictures are made up."""
     too_many_pixels: bytes
     """Few bytes whose header announces more pixels than any embedder takes."""
     foreign: bytes
     """An image of a format that is not taken."""
 
     @classmethod
-    def of(cls, *, person: bytes, again: bytes, other: bytes, group: bytes, nobody: bytes) -> "Photographs":
-        """Take five photographs as JPEG, PNG or WebP, upright without EXIF, and make the others of `person`."""
-        with Image.open(io.BytesIO(person)) as opened:
-            upright = opened.convert("RGB")
+    def of(cls, *, person: Pixels, again: bytes, other: bytes, group: bytes, nobody: bytes) -> "Photographs":
+        """Take an upright person as pixels, and the others encoded, upright, without EXIF; `group` as a JPEG."""
         return cls(
-            person=person,
+            person=encoded_png(person),
             again=again,
             other=other,
             group=group,
             nobody=nobody,
-            turned={orientation: _turned(upright, orientation) for orientation in _STORED},
-            formats={
-                "JPEG": encoded(upright, "JPEG", quality=97, subsampling=0),
-                "PNG": encoded(upright, "PNG"),
-                "WebP": encoded(upright, "WEBP", lossless=True),
+            turned={
+                orientation: encoded_png(stored_as(person, orientation), orientation=orientation)
+                for orientation in range(2, 9)
             },
-            too_many_pixels=_huge_png(),
-            foreign=encoded(upright, "GIF"),
+            tagged={orientation: _tagged(group, orientation) for orientation in (2, 6)},
+            too_many_pixels=png(60_000, 60_000, (b"IDAT", zlib.compress(b""))),
+            foreign=_GIF,
         )
 
     @classmethod
@@ -76,34 +69,49 @@ class Photographs:
     def of_samples(cls) -> "Photographs":
         """Use those that come with the packages insightface and scikit-image; fail plainly where these are missing.
 
-        Nobody is imported: the files alone count. The second photograph of the same person is the first one mirrored,
-        lightened and of half the size.
+        The second photograph of the same person is the first one mirrored, lightened and of half the size.
         """
-        eileen = astronaut()
-        half = ImageOps.mirror(eileen.resize((eileen.width // 2, eileen.height // 2)))
-        hanks = sample("insightface", "data/images/Tom_Hanks_54745.png")
-        framed = ImageOps.expand(hanks.resize((hanks.width * 2, hanks.height * 2)), border=hanks.width, fill="grey")
+        person = astronaut()
         return cls.of(
-            person=encoded(eileen, "JPEG", quality=97, subsampling=0),
-            again=encoded(ImageEnhance.Brightness(half).enhance(1.2), "JPEG", quality=85),
-            other=encoded(framed, "PNG"),
-            group=encoded(sample("insightface", "data/images/t1.jpg"), "JPEG", quality=95),
-            nobody=encoded(sample("skimage", "data/coffee.png"), "JPEG", quality=90),
+            person=person,
+            again=encoded_png(np.clip(halved(person)[:, ::-1] * 1.2, 0, 255).astype(np.uint8)),
+            other=sample("insightface", "data/images/Tom_Hanks_54745.png"),
+            group=sample("insightface", "data/images/t1.jpg"),
+            nobody=sample("skimage", "data/coffee.png"),
         )
 
 
-def astronaut() -> Image.Image:
+@cache
+def astronaut() -> Pixels:
     """Return scikit-image's astronaut, 512 x 512: one face."""
-    return sample("skimage", "data/astronaut.png")
+    pixels = decoded_png(sample("skimage", "data/astronaut.png"))
+    pixels.setflags(write=False)
+    return pixels
 
 
-def sample(package: str, file: str) -> Image.Image:
-    """Open a photograph in an installed package's folder, without importing the package."""
+def halved(pixels: Pixels) -> Pixels:
+    """Average pixels by two and two; both sides are even."""
+    height, width = pixels.shape[:2]
+    blocks = pixels.reshape(height // 2, 2, width // 2, 2, 3)
+    return np.asarray(blocks.mean(axis=(1, 3)), np.uint8)
+
+
+def stored_as(upright: Pixels, orientation: int) -> Pixels:
+    """Return the rows and columns that are upright once `orientation` is applied (EXIF 2.32, table 6)."""
+    stored = upright
+    if orientation in (2, 3, 6, 7):
+        stored = stored[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        stored = stored[::-1]
+    return stored.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else stored
+
+
+def sample(package: str, file: str) -> bytes:
+    """Read a file from an installed package's folder, without importing the package."""
     spec = find_spec(package)
-    for folder in spec.submodule_search_locations or () if spec else ():
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(folder) / file).is_file():
-            with Image.open(Path(folder) / file) as opened:
-                return opened.convert("RGB")
+            return (Path(folder) / file).read_bytes()
     pytest.fail(
         f"the kit's photographs come with the packages insightface and scikit-image, and {package} with {file} is not "
         "installed: pip install 'facepass[demo]', or give your contract test a fixture with photographs of your own",
@@ -111,29 +119,7 @@ def sample(package: str, file: str) -> Image.Image:
     )
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Encode an image; `kind` and `options` are Pillow's."""
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def _turned(upright: Image.Image, orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[_ORIENTATION] = orientation
-    stored = upright.transpose(_STORED[orientation])
-    return encoded(stored, "JPEG", quality=97, subsampling=0, exif=exif)
-
-
-def _huge_png() -> bytes:
-    """Announce 60,000 x 60,000 pixels in less than a hundred bytes (W3C PNG, third edition, section 5)."""
-    parts = (
-        (b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(b"")),
-        (b"IEND", b""),
-    )
-    chunks = (
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in parts
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+def _tagged(jpeg: bytes, orientation: int) -> bytes:
+    """Put an EXIF segment behind the first marker (ITU-T T.81, B.1.1.4; EXIF 2.32, 4.7.2)."""
+    exif = b"Exif\x00\x00" + tiff(orientation)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]

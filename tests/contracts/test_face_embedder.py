@@ -32,13 +32,15 @@ def made_up() -> Photographs:
         group=MemoryFaceEmbedder.group(["ada", "ben", "eve", "joe"]),
         nobody=MemoryFaceEmbedder.group([]),
         turned={orientation: picture("ada", orientation=orientation) for orientation in range(2, 9)},
-        formats={"its own": picture("ada", shot=1)},
+        tagged={},
         too_many_pixels=picture("ada", pixels=10**9),
         foreign=b"GIF89a",
     )
 
 
 class TestMemoryFaceEmbedder(FaceEmbedderContract):
+    takes_files = False
+
     @pytest.fixture
     def embedder(self) -> FaceEmbedder:
         return MemoryFaceEmbedder()
