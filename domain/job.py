@@ -98,7 +98,7 @@ class Job:
     """Ids and numbers, as JSON; never personal data."""
     progress: JobProgress = JobProgress()
     result: Mapping[str, object] | None = None
-    """What a job that succeeded came to, as JSON: ids, numbers and codes; never personal data."""
+    """What came of it, so far where it has not ended, as JSON: ids, numbers and codes; never personal data."""
     attempts: int = 0
     """Tries that failed or succeeded; runs that were given back or lost are none."""
     tries: int = TRIES
@@ -148,9 +148,13 @@ class Job:
             return _run_from(_lost(self, now), now, lease)
         return None
 
-    def renewed(self, run: int, *, held_until: datetime, progress: JobProgress) -> "Job | None":
-        """Keep it for its holder, who is so far; None where that one has it no more."""
-        return replace(self, held_until=held_until, progress=progress) if self._is_of(run) else None
+    def renewed(
+        self, run: int, *, held_until: datetime, progress: JobProgress, result: Mapping[str, object] | None = None
+    ) -> "Job | None":
+        """Keep it for its holder, who is so far, with what came of it until now; None where it is another's."""
+        if not self._is_of(run):
+            return None
+        return replace(self, held_until=held_until, progress=progress, result=result or self.result)
 
     def succeeded(self, run: int, now: datetime, *, result: Mapping[str, object]) -> "Job | None":
         """End it well; None where its holder has it no more."""

@@ -40,7 +40,7 @@ class JobShape(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     progress: JobProgressShape
     result: dict[str, Any] | None
-    """What a job that succeeded came to."""
+    """What came of it; so far, where it has not ended or did not succeed."""
     attempts: int
     """Tries so far."""
     tries: int

@@ -9,6 +9,7 @@ from entrypoints.http.capacity_watch import CapacityWatch
 from entrypoints.http.cursors import Cursors
 from entrypoints.settings import Settings
 from entrypoints.wiring.backends import BackendProvider
+from entrypoints.wiring.bulk_enrolment import BulkEnrolmentProvider
 from entrypoints.wiring.database import DatabaseProvider
 from entrypoints.wiring.faces import FaceProvider
 from entrypoints.wiring.gallery_moves import GalleryMoveProvider
@@ -52,6 +53,7 @@ def make_container(settings: Settings, *overrides: Provider, progress: Progress 
         IndexProvider(),
         BackendProvider(),
         UseCaseProvider(),
+        BulkEnrolmentProvider(),
         GalleryMoveProvider(),
         *overrides,
         context={Settings: settings, Progress: progress or _unheard},

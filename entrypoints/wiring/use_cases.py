@@ -42,6 +42,7 @@ from application.use_cases.people.unmerge_people import UnmergePeople
 from application.use_cases.people.update_person import UpdatePerson
 from application.use_cases.references.delete_reference import DeleteReference
 from application.use_cases.references.enrol_batch import EnrolBatch
+from application.use_cases.references.enrol_bulk import EnrolBulk
 from application.use_cases.references.enrol_references import EnrolReferences
 from application.use_cases.references.get_reference import GetReference
 from application.use_cases.references.list_references import ListReferences
@@ -130,9 +131,9 @@ class UseCaseProvider(Provider):
         return EnrolBatch(enrolment=enrolment)
 
     @provide(scope=Scope.APP)
-    def job_handlers(self, move_gallery: MoveGallery) -> JobHandlers:
+    def job_handlers(self, move_gallery: MoveGallery, enrol_bulk: EnrolBulk) -> JobHandlers:
         """Say who does which kind of job."""
-        return JobHandlers({JobWork.GALLERY_MIGRATION: move_gallery})
+        return JobHandlers({JobWork.GALLERY_MIGRATION: move_gallery, JobWork.BULK_ENROLMENT: enrol_bulk})
 
     @provide(scope=Scope.APP)
     def run_job(self, container: AsyncContainer, handlers: JobHandlers, queue: JobQueue, clock: Clock) -> RunJob:

@@ -18,8 +18,14 @@ class ReportProgress(Protocol):
     """Tells how far a job is; call it as often as there is news, it is written about once a second."""
 
     @abstractmethod
-    async def __call__(self, done: int, total: int | None = None, stage: str = "") -> None:
-        """Say that `done` of `total` is done; `stage` is one word. Raises `JobStopped`."""
+    async def __call__(
+        self, done: int, total: int | None = None, stage: str = "", *, result: Mapping[str, object] | None = None
+    ) -> None:
+        """Say that `done` of `total` is done; `stage` is one word. Raises `JobStopped`.
+
+        With `result`, what came of it so far, it is written at once: whoever runs the job again finds it in
+        `job.result`, and need not do it again. Then it raises `PortUnavailable` and `PortBusy` too.
+        """
 
 
 class JobHandler(Protocol):

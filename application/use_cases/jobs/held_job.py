@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import final
@@ -22,6 +22,7 @@ class HeldJob(ReportProgress):
         """Take a job that was claimed at this moment."""
         self.job = job
         self.progress = job.progress
+        self.result = job.result
         self.stopped = False
         """Whether the handler was told to end."""
         self._scope = scope
@@ -33,10 +34,15 @@ class HeldJob(ReportProgress):
         self._ends = _time() + lease.total_seconds()
         self._written = _time()
 
-    async def __call__(self, done: int, total: int | None = None, stage: str = "") -> None:
+    async def __call__(
+        self, done: int, total: int | None = None, stage: str = "", *, result: Mapping[str, object] | None = None
+    ) -> None:
         """Take the handler's word for how far it is. Raises `JobStopped`."""
         self.progress = JobProgress(done=done, total=total, stage=stage)
-        if _time() - self._written >= WRITTEN_EVERY:
+        if result is not None:
+            self.result = result
+            await self._renew()
+        elif _time() - self._written >= WRITTEN_EVERY:
             with suppress(PortError):  # written with the next one; the lease is seen to by `keep`
                 await self._renew()
         if self._cancel or self._lost:
@@ -56,7 +62,7 @@ class HeldJob(ReportProgress):
     def ended(self, job: Job, by: Callable[[Job, datetime], Job | None]) -> Job | None:
         """Return what `by` makes of the job where it is still held, as far as it has come; else None."""
         now = self._clock.now()
-        held = job.renewed(self.job.run, held_until=now + self._lease, progress=self.progress)
+        held = job.renewed(self.job.run, held_until=now + self._lease, progress=self.progress, result=self.result)
         return None if held is None else by(held, now)
 
     async def _keep(self) -> None:
@@ -83,7 +89,10 @@ class HeldJob(ReportProgress):
                         workspace=self.job.workspace,
                         job=self.job.id,
                         by=lambda now: now.renewed(
-                            self.job.run, held_until=self._clock.now() + self._lease, progress=self.progress
+                            self.job.run,
+                            held_until=self._clock.now() + self._lease,
+                            progress=self.progress,
+                            result=self.result,
                         ),
                     )
             except JobNotFound:

@@ -1,5 +1,6 @@
 """/galleries/{gallery}/references."""
 
+from dataclasses import replace
 from inspect import getdoc
 from typing import Any
 from uuid import UUID
@@ -15,17 +16,21 @@ from application.use_cases.references.enrol_references import Enrolled, EnrolRef
 from application.use_cases.references.get_reference import GetReference
 from application.use_cases.references.list_references import ListReferences
 from application.use_cases.references.read_image import ReadImage
+from application.use_cases.references.start_bulk_enrolment import StartBulkEnrolment
 from domain.credential import Scope
 from domain.enrolment import ReferenceId
 from domain.errors import FacepassError
+from domain.job import Job
 from domain.person import PersonId
 from entrypoints.http.access import principal_of
 from entrypoints.http.bodies import EnrolBatchBody, EnrolBody, once, read_body, sent_images
 from entrypoints.http.capacity_watch import CapacityWatch
 from entrypoints.http.cursors import Cursors
+from entrypoints.http.job_shapes import JobShape
 from entrypoints.http.names import gallery_named, page_size
 from entrypoints.http.openapi import takes
 from entrypoints.http.problems import problem_of
+from entrypoints.http.respond_async import accepted, wants_job
 from entrypoints.http.shapes import (
     BatchItemShape,
     BatchShape,
@@ -75,7 +80,7 @@ async def enrol_references(
     needs=Scope.ENROL,
     status_code=200,
     operation_class=takes(EnrolBatchBody),
-    description=getdoc(EnrolBatch),
+    description=f"{getdoc(EnrolBatch)}\n\nWith `Prefer: respond-async` a job does it: 202, and its address.",
     summary="Enrol images of many people",
 )
 @inject
@@ -83,34 +88,49 @@ async def enrol_batch(
     request: Request[Any, Any, Any],
     gallery: FromPath[str],
     enrol: FromDishka[EnrolBatch],
+    start: FromDishka[StartBulkEnrolment],
     keyed_hash: FromDishka[KeyedHash],
     watch: FromDishka[CapacityWatch],
-) -> BatchShape:
+) -> Response[BatchShape] | Response[JobShape]:
     """Enrol images of many people."""
     body = (await read_body(request, EnrolBatchBody)).fields
+    if wants_job(request):
+        return accepted(
+            await start(
+                workspace=principal_of(request).workspace,
+                gallery=gallery_named(gallery),
+                items=[_item(item) for item in body.items],
+                once=once(request, keyed_hash, body, Job),
+            )
+        )
     results = await enrol(
         workspace=principal_of(request).workspace,
         gallery=gallery_named(gallery),
         items=[
-            EnrolmentItem(
-                images=tuple(sent_images(item, ())),
-                person=None if item.person_id is None else PersonId(item.person_id),
-                external_id=item.external_id,
-                metadata=item.metadata,
-                once=once(request, keyed_hash, item, Enrolled, item=index),
-            )
+            replace(_item(item), once=once(request, keyed_hash, item, Enrolled, item=index))
             for index, item in enumerate(body.items)
         ],
     )
     for person in {result.person.gallery: result.person for result in results if isinstance(result, Enrolled)}.values():
         await watch.look(person.workspace, person.gallery)
-    return BatchShape(
-        items=[
-            BatchItemShape(index=index, problem=problem_of(result))
-            if isinstance(result, FacepassError)
-            else BatchItemShape(index=index, enrolled=to_enrolled(result))
-            for index, result in enumerate(results)
-        ]
+    return Response(
+        BatchShape(
+            items=[
+                BatchItemShape(index=index, problem=problem_of(result))
+                if isinstance(result, FacepassError)
+                else BatchItemShape(index=index, enrolled=to_enrolled(result))
+                for index, result in enumerate(results)
+            ]
+        )
+    )
+
+
+def _item(body: EnrolBody) -> EnrolmentItem:
+    return EnrolmentItem(
+        images=tuple(sent_images(body, ())),
+        person=None if body.person_id is None else PersonId(body.person_id),
+        external_id=body.external_id,
+        metadata=body.metadata,
     )
 
 
