@@ -19,7 +19,7 @@ _ASKED = 3
 """Times that two indexes may differ about one probe before they do: people come and go between two searches."""
 
 ALLOWED = 0.01
-"""Share of probes that the two may differ about: graphs are approximate, and miss one in some hundreds."""
+"""Share of probes that the two may differ about: ten times what pgvector's graph missed of 100,000 people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
