@@ -20,6 +20,9 @@ from tests.s3_server import S3Server
 ENVIRONMENT = dict(os.environ)  # noqa: TID251 - where the test data lies, and the package index of whoever runs this
 CHECKOUT = Path(__file__).parents[1]
 
+collect_ignore = ["example_adapter"]
+"""A package of its own, with tests of its own: tests/e2e/test_example_adapter.py installs it and runs them."""
+
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:

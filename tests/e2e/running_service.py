@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import asyncpg
 import httpx
@@ -27,6 +27,8 @@ class RunningService:
 
     Everything it keeps goes when the block ends, and so does every process.
     """
+
+    program: ClassVar[Path] = FACEPASS
 
     def __init__(self, models: Path, environment: Mapping[str, str], **settings: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="facepass-e2e-")
@@ -71,7 +73,7 @@ class RunningService:
         with self.logs.open("ab") as out:
             self._seen = self.logs.stat().st_size
             self._process = subprocess.Popen(
-                [FACEPASS, "serve", "--port", "0"],
+                [self.program, "serve", "--port", "0"],
                 env=self._environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -113,7 +115,7 @@ class RunningService:
     def result(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Run another `facepass` beside it, with settings of its own, to whatever end."""
         return subprocess.run(
-            [FACEPASS, *arguments],
+            [self.program, *arguments],
             env={**self._environment, **settings},
             cwd=self._folder.name,
             capture_output=True,
