@@ -41,6 +41,7 @@ _PASSING: Final = {
     "08": "the connection was lost",
     "25P03": "the transaction was idle for too long",
     "40": "two transactions stood in each other's way",
+    "55000": "it lets nobody in at this moment",
     "53": "it has no room for another connection, or for more data",
     "55P03": "a lock was not to be had in time",
     "57": "it is starting, shutting down, or ended the query",

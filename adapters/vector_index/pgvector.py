@@ -481,6 +481,7 @@ _REFUSED: Final = {
 _PASSING: Final = {
     "08": "the connection was lost",
     "40": "two transactions stood in each other's way",
+    "55000": "the database lets nobody in at this moment",
     "53": "the server has no room for another connection, or for more data",
     "55P03": "a lock was not to be had in time",
     "57": "the server is starting, shutting down, or ended the query",
