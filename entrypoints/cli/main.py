@@ -26,6 +26,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Operation": {
         "adapters": ("entrypoints.cli.adapters", "See which adapters are there, and prove them."),
+        "gallery": ("entrypoints.cli.galleries", "Move a gallery to another model."),
         "index": ("entrypoints.cli.index", "Check the vector index or make it anew."),
         "db": ("entrypoints.cli.database", "Look after the database."),
         "config": ("entrypoints.cli.config", "Print every setting."),
