@@ -30,6 +30,9 @@ TRIAL: Final = "entrypoints.wiring.trial"
 LONGEST: Final = 300.0
 """Seconds after which a promise that has not ended is taken for one that never will."""
 
+_FAREWELL: Final = 30.0
+"""Seconds for cleaning up behind a kit that is interrupted."""
+
 _LAST_WORDS: Final = 2_000
 
 Outcome = Literal["passed", "failed", "not_tried"]
@@ -203,7 +206,8 @@ async def _process(port: Port, name: str, errors: IO[bytes]) -> AsyncIterator[as
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
             try:
-                await asyncio.wait_for(process.wait(), 30.0)
+                async with asyncio.timeout(_FAREWELL):
+                    await process.wait()
             except TimeoutError:
                 process.kill()
                 await process.wait()
@@ -219,7 +223,9 @@ async def _listened(process: asyncio.subprocess.Process, trial: _Trial, longest:
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for
     while True:
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), longest)
+            # Not wait_for: up to Python 3.11 it forgets a cancellation that meets a line.
+            async with asyncio.timeout(longest):
+                line = await process.stdout.readline()
         except TimeoutError:
             process.kill()
             return f"did not end within {longest:g} seconds"

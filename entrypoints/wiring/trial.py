@@ -80,10 +80,19 @@ async def blob_stores(settings: Settings) -> AsyncIterator[Open]:
             yield lambda place: _blob_store(settings, path=folder / place)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
-    elif chosen.backend == "s3":
-        yield lambda place: _blob_store(settings, prefix=f"{chosen.prefix}/{place}")
-    else:
-        yield partial(_blob_store_apart, settings)
+        return
+    places: list[str] = []
+
+    def opens(place: str) -> AbstractAsyncContextManager[BlobStore]:
+        places.append(place)
+        if chosen.backend == "s3":
+            return _blob_store(settings, prefix=f"{chosen.prefix}/{place}")
+        return _blob_store_apart(settings, place)
+
+    yield opens
+    for place in set(places):
+        async with opens(place) as store:
+            await _empty(store)
 
 
 @asynccontextmanager
@@ -195,6 +204,12 @@ async def _blob_store_apart(settings: Settings, place: str) -> AsyncIterator[Blo
 
     async with _from_container(settings, BlobStore) as store:
         yield apart(store, place)
+
+
+async def _empty(store: BlobStore) -> None:
+    """Remove what a cancelled write may have put there behind its test, when its thread came to the end."""
+    for key in [key async for key in store.keys("")]:
+        await store.remove(key)
 
 
 @asynccontextmanager
