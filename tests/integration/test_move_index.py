@@ -252,15 +252,6 @@ class TestMoving:
         assert moved.done
         assert of(moved) == (OLD, None, False)
 
-    async def test_a_gallery_of_thousands_is_filled_in_steps_that_are_counted(self, node: Node, new: Watched) -> None:
-        for number in range(45):
-            await node.enrol(f"person {number}", times=10)
-        told: list[tuple[Stage, int, int]] = []
-        await node.move(NEW, lambda *said: told.append(said))
-        assert [done for stage, done, total in told if stage is Stage.FILL] == [0, AT_ONCE, 2 * AT_ONCE, 450]
-        assert {total for stage, _, total in told if stage in (Stage.FILL, Stage.COMPARE)} == {450}
-        assert new.written == 450
-
     async def test_what_the_new_index_holds_beside_the_record_is_removed(
         self, node: Node, new: Watched, embedder: MemoryFaceEmbedder
     ) -> None:
@@ -331,15 +322,18 @@ class TestInterruptions:
     async def test_a_move_goes_on_where_it_was(self, node: Node, new: Watched) -> None:
         for number in range(45):
             await node.enrol(f"person {number}", times=10)
+        told: list[tuple[Stage, int, int]] = []
         new.before = refused_after(1)
         with pytest.raises(PortUnavailable):
-            await node.move(NEW)
+            await node.move(NEW, lambda *said: told.append(said))
         shown = await node.shown()
         assert (shown.state.serving, shown.state.beside, shown.state.filled) == (OLD, NEW, False)
         assert (shown.walked, shown.references) == (AT_ONCE, 450)
         new.before = None
-        assert of(await node.move(NEW)) == (NEW, OLD, True)
+        assert of(await node.move(NEW, lambda *said: told.append(said))) == (NEW, OLD, True)
         assert new.written == 450
+        filled = [(done, total) for stage, done, total in told if stage is Stage.FILL]
+        assert filled == [(done, 450) for done in (0, AT_ONCE, AT_ONCE, 2 * AT_ONCE, 450)]
 
     async def test_while_the_new_index_is_down_faces_are_enrolled_and_found(self, node: Node, new: Watched) -> None:
         await node.enrol("ada")
