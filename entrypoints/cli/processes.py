@@ -1,4 +1,4 @@
-"""Several processes behind one socket, and the one that keeps them running."""
+"""Several processes that serve one port, and the one that keeps them running."""
 
 import asyncio
 import socket
@@ -30,15 +30,14 @@ _STEADY: Final = 60.0
 _READY: Final = b"."
 
 
-async def keep_serving(door: socket.socket, command: Sequence[str], *, count: int, ready: Callable[[], None]) -> None:
+async def keep_serving(command: Sequence[str], *, count: int, ready: Callable[[], None]) -> None:
     """Keep `count` processes serving until SIGINT or SIGTERM, and wait until they have ended.
 
     The first one is waited for alone: what only a first start does (the pack, the schema, the keys) is done and shown
     once, and what stops a start is said once. Later each that ends is begun again, whyever it ended.
 
     Args:
-        door: a bound socket, which all of them accept from; closed at the end, so that nobody waits at it then.
-        command: begins one; it is told its descriptors by `--inherited`, as `Parent` takes them.
+        command: begins one; it is told the descriptor by which it knows its parent as `--parent`.
         count: at least 1.
         ready: called once, when all serve.
 
@@ -51,13 +50,13 @@ async def keep_serving(door: socket.socket, command: Sequence[str], *, count: in
         waiting = asyncio.create_task(told.wait())
         try:
             for some in (serving[:1], serving[1:]):
-                keeping += [asyncio.create_task(_keep(door, command, event)) for event in some]
+                keeping += [asyncio.create_task(_keep(command, event)) for event in some]
                 await _unless(waiting, keeping, _all(some))
-            if not told.is_set():
-                ready()
+                if told.is_set():
+                    return
+            ready()
             await _unless(waiting, keeping, told.wait())
         finally:
-            door.close()
             waiting.cancel()
             for task in keeping:
                 task.cancel()
@@ -68,13 +67,11 @@ async def keep_serving(door: socket.socket, command: Sequence[str], *, count: in
 class Parent:
     """The process that keeps this one, seen from here."""
 
-    def __init__(self, door: int, link: int) -> None:
-        """Take over the descriptors that `--inherited` names; processes begun here do not inherit them."""
-        self.door: Final = socket.socket(fileno=door)
+    def __init__(self, link: int) -> None:
+        """Take over the descriptor that `--parent` names; processes begun here do not inherit it."""
         self._link = socket.socket(fileno=link)
-        for one in (self.door, self._link):
-            one.set_inheritable(False)
-            one.settimeout(0)
+        self._link.set_inheritable(False)
+        self._link.settimeout(0)
 
     def tell_ready(self) -> None:
         """Say that this process serves."""
@@ -90,15 +87,14 @@ class Parent:
 class _Child:
     """A process, seen from its parent. The link between them closes with either, so neither outlives the other."""
 
-    def __init__(self, door: socket.socket, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self._ends = False
         self._link, theirs = socket.socketpair()
         self._link.settimeout(0)
-        descriptors = (door.fileno(), theirs.fileno())
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this very program
-                [*command, "--inherited", *map(str, descriptors)],
-                pass_fds=descriptors,
+                [*command, "--parent", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
                 # Ctrl-C is for the parent, which ends its children in order.
                 start_new_session=True,
             )
@@ -126,12 +122,12 @@ class _Child:
             self._link.close()
 
 
-async def _keep(door: socket.socket, command: Sequence[str], serving: asyncio.Event) -> None:
+async def _keep(command: Sequence[str], serving: asyncio.Event) -> None:
     time = asyncio.get_running_loop().time
     pause = _FIRST_PAUSE
     while True:
         begun = time()
-        child = _Child(door, command)
+        child = _Child(command)
         try:
             if await child.heard():
                 serving.set()

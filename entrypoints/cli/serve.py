@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -30,9 +29,9 @@ _FEWEST_CONNECTIONS = 2
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port, 0 for any free one. Default: FACEPASS_HTTP__PORT, 8000."
 )
-@click.option("--inherited", type=(int, int), hidden=True)
+@click.option("--parent", type=int, hidden=True)
 @click.pass_context
-def serve(context: click.Context, host: str | None, port: int | None, inherited: tuple[int, int] | None) -> None:
+def serve(context: click.Context, host: str | None, port: int | None, parent: int | None) -> None:
     """Run the service.
 
     Until it is interrupted; calls that run then are ended first. FACEPASS_HTTP__PROCESSES of them share the port.
@@ -44,8 +43,8 @@ def serve(context: click.Context, host: str | None, port: int | None, inherited:
         port=settings.http.port if port is None else port,
     )
     settings = msgspec.structs.replace(settings, http=chosen)
-    if inherited is not None:
-        run(_serve_inherited, share_of(settings), Parent(*inherited))
+    if parent is not None:
+        run(_serve_a_share, share_of(settings), Parent(parent))
     elif settings.http.processes == 1:
         run(_serve_alone, settings)
     else:
@@ -79,9 +78,10 @@ async def _serve_alone(settings: Settings) -> None:
     await _serve(settings, None, lambda server: click.echo(_listens(server.servers[0].sockets[0], settings)))
 
 
-async def _serve_inherited(settings: Settings, parent: Parent) -> None:
+async def _serve_a_share(settings: Settings, parent: Parent) -> None:
     ending = asyncio.create_task(_end_with(parent))
-    await _serve(settings, parent.door, lambda _: parent.tell_ready())
+    with _shared_door(settings.http.host, settings.http.port) as door:
+        await _serve(settings, door, lambda _: parent.tell_ready())
     ending.cancel()
 
 
@@ -91,11 +91,15 @@ async def _end_with(parent: Parent) -> None:
 
 
 async def _serve_together(settings: Settings, command: tuple[str, ...]) -> None:
-    if sys.platform == "win32":
-        raise StartError(f"{PREFIX}HTTP__PROCESSES: Windows has no way to share a port; use 1")
-    door = _bound(settings)
-    line = _listens(door, settings)
-    await keep_serving(door, command, count=settings.http.processes, ready=lambda: click.echo(line))
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise StartError(f"{PREFIX}HTTP__PROCESSES: this system has no way to share a port; use 1")
+    with _reserved(settings) as door:
+        host, port = door.getsockname()[:2]
+        await keep_serving(
+            [*command, "--host", host, "--port", str(port)],
+            count=settings.http.processes,
+            ready=lambda: click.echo(_listens(door, settings)),
+        )
 
 
 async def _serve(settings: Settings, door: socket.socket | None, ready: Callable[[uvicorn.Server], None]) -> None:
@@ -127,20 +131,39 @@ async def _serve(settings: Settings, door: socket.socket | None, ready: Callable
 async def _listen(server: uvicorn.Server, settings: Settings, door: socket.socket | None) -> None:
     try:
         await server.serve(None if door is None else [door])
-    except SystemExit as error:  # how uvicorn says that it cannot bind; it must not leave the task
+    except (SystemExit, OSError) as error:  # how uvicorn says that it cannot bind; the first must not leave the task
         raise _taken(settings) from error
 
 
-def _bound(settings: Settings) -> socket.socket:
-    """Take the port, and let nobody in before a process serves."""
-    family = socket.AF_INET6 if ":" in settings.http.host else socket.AF_INET
-    door = socket.socket(family)
+def _reserved(settings: Settings) -> socket.socket:
+    """Keep the port for our processes, also while one is replaced; nobody gets in before one of them listens."""
     try:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind((settings.http.host, settings.http.port))
+        # Whoever shares a port gets a part of its calls, so first nobody else may be there, sharing or not.
+        with _door(settings.http.host, settings.http.port) as alone:
+            host, port = alone.getsockname()[:2]
+        return _shared_door(host, port)
     except OSError as error:
-        door.close()
         raise _taken(settings) from error
+
+
+def _shared_door(host: str, port: int) -> socket.socket:
+    """Return a socket of one process's own, among which the system spreads connections evenly.
+
+    From one socket for all, the process whose loop wakes first takes most: while its models are at work in threads
+    its loop is idle, and it takes the next one too.
+    """
+    return _door(host, port, socket.SO_REUSEPORT)
+
+
+def _door(host: str, port: int, *options: int) -> socket.socket:
+    door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        for option in (socket.SO_REUSEADDR, *options):
+            door.setsockopt(socket.SOL_SOCKET, option, 1)
+        door.bind((host, port))
+    except OSError:
+        door.close()
+        raise
     return door
 
 
