@@ -36,7 +36,7 @@ from entrypoints.settings import Settings
 _STAGES = {
     Stage.DECLARE: "Waiting until every process writes both",
     Stage.FILL: "Filling",
-    Stage.COMPARE: "Comparing with the record",
+    Stage.COMPARE: "Comparing with the record, then decisions",
     Stage.SWITCH: "Switching",
 }
 

@@ -457,7 +457,7 @@ class TestAnotherNode:
                     assert (await one.move(to)).done
                 await other.do(DropIndex, name=OLD)
                 stopped.set()
-            assert min(client.result() for client in clients) > 10
+            assert min(client.result() for client in clients) > 3
             report = await other.report(NEW)
             assert report.agrees
             assert report.references > 0
