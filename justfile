@@ -55,6 +55,10 @@ fix:
 bench *ARGS: setup
     @{{bin}}/python -m tests.benchmarks {{ARGS}}
 
+# The same people in every vector index, the same images in every blob store: one table
+bench-backends *ARGS: setup
+    @{{bin}}/python -m tests.benchmarks.backends {{ARGS}}
+
 # Bring the database to the newest schema
 migrate: setup
     @{{bin}}/facepass db upgrade

@@ -1,7 +1,5 @@
 """`just bench [NAME...]`: measure, and say what was reached."""
 
-import os
-import platform
 import signal
 import sys
 import time
@@ -20,6 +18,7 @@ from tests.benchmarks.embedder import embedder
 from tests.benchmarks.enrol import enrol
 from tests.benchmarks.health import health
 from tests.benchmarks.latency import latency
+from tests.benchmarks.machine import machine
 from tests.benchmarks.megapixels import megapixels
 from tests.benchmarks.rows import Row
 from tests.benchmarks.search import search
@@ -55,21 +54,13 @@ def main(*, names: Sequence[str], json_file: Path | None, markdown: Path | None)
                 rows.extend(BENCHMARKS[running](bench))
     finally:
         # Also where one broke, or was interrupted: what was measured before it stands.
-        where = _where()
+        where = machine()
         Console(width=None if sys.stdout.isatty() else 160).print(_table(rows, where))
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": where, "rows": _plain(rows)})))
     if markdown is not None:
         markdown.write_text(_markdown(rows, where), encoding="utf-8")
     sys.exit(any(row.reached is False for row in rows))
-
-
-def _where() -> str:
-    """What it was measured on, and how busy that was with other things."""
-    return (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
-        f"load over 15 minutes {os.getloadavg()[2]:.1f}"
-    )
 
 
 def _table(rows: Sequence[Row], where: str) -> Table:

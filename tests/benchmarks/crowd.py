@@ -35,7 +35,7 @@ from domain.person import PersonId
 from domain.quality import Quality
 from domain.workspace import WorkspaceId
 from entrypoints.wiring.startup import opened
-from tests.benchmarks.bench import Bench
+from tests.benchmarks.bench import Bench, Photo
 from tests.benchmarks.throwaway import Throwaway, throwaway
 
 SIZES: Final = (1_000, 10_000, 100_000)
@@ -120,7 +120,7 @@ class Crowd:
 
 def _filled(bench: Bench) -> Crowd:
     space = bench.embedder.space
-    vectors, probes = _people(bench, max(SIZES))
+    vectors, probes = people(bench, max(SIZES), bench.photos)
     service = bench.stack.enter_context(throwaway(bench.models))
     bootstrapped = service.bootstrapped()
     workspace = WorkspaceId(UUID(bootstrapped["workspace_id"]))
@@ -135,8 +135,8 @@ def _filled(bench: Bench) -> Crowd:
                 began = loop.time()
                 bench.tell(f"enrolling {size:,} people")
                 name = f"people-{size}"
-                galleries[size], references = await _enrolled(container, workspace, name, vectors[:size], space)
-                enrolled = loop.time()
+                galleries[size], references = await enrolled(container, workspace, name, vectors[:size], space)
+                recorded = loop.time()
                 bench.tell(f"indexing {size:,} people")
                 async with container(scope=Lifetime.REQUEST) as unit:
                     await (await unit.get(RebuildIndex))(workspace=workspace, gallery=galleries[size])
@@ -144,10 +144,10 @@ def _filled(bench: Bench) -> Crowd:
                 for one in await container.get(list[Upkeep]):
                     await one.tidy()
                 taken.append(
-                    f"{size:,}: record {enrolled - began:.0f} s, index {written - enrolled:.0f} s, "
+                    f"{size:,}: record {recorded - began:.0f} s, index {written - recorded:.0f} s, "
                     f"graph {loop.time() - written:.0f} s"
                 )
-            await _settled(await container.get(Database))
+            await settled(await container.get(Database))
         return galleries, references, "; ".join(taken)
 
     galleries, references, seconds = asyncio.run(fill())
@@ -164,8 +164,8 @@ def _filled(bench: Bench) -> Crowd:
     )
 
 
-def _people(bench: Bench, size: int) -> tuple[_Vectors, Probes]:
-    """Real people first looked at, then others made up of what the real ones have in common.
+def people(bench: Bench, size: int, photos: Sequence[Photo]) -> tuple[_Vectors, Probes]:
+    """Real people first looked at, then others made up of what the real ones have in common; the same in every run.
 
     A vector is a person's place plus what differs from photograph to photograph, both Gaussian with the covariances
     that LFW shows (analysis of variance: Searle, Casella, McCulloch, Variance Components, 1992, section 3.6), scaled
@@ -173,7 +173,7 @@ def _people(bench: Bench, size: int) -> tuple[_Vectors, Probes]:
     """
     random = np.random.default_rng(11)
     by_person: dict[str, list[_Vectors]] = defaultdict(list)
-    for photo, analysis in zip(bench.photos, bench.analyses(bench.photos), strict=True):
+    for photo, analysis in zip(photos, bench.analyses(photos), strict=True):
         if analysis.central is not None and analysis.central.embedding is not None:
             by_person[photo.person].append(analysis.central.embedding.vector)
     albums = [np.stack(vectors) for vectors in by_person.values()]
@@ -215,7 +215,7 @@ def _normalised(vectors: NDArray[Any]) -> _Vectors:
     return scaled
 
 
-async def _enrolled(
+async def enrolled(
     container: AsyncContainer, workspace: WorkspaceId, name: str, vectors: _Vectors, space: EmbeddingSpace
 ) -> tuple[GalleryId, list[ReferenceId]]:
     """Do what enrolment does to the record, a thousand people a transaction."""
@@ -289,7 +289,7 @@ def _key(made: NewReference) -> dict[str, object]:
     }
 
 
-async def _settled(database: Database) -> None:
+async def settled(database: Database) -> None:
     """Do what PostgreSQL does by itself within a minute or so, lest it happen while something is measured."""
     async with database.reads.connect() as connection:
         raw = await connection.get_raw_connection()
