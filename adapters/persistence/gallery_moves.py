@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from application.ports.gallery_moves import (
     GalleryMoves,
     Lagging,
     LeftBehind,
+    Noted,
     SpareTemplates,
     Standing,
 )
@@ -31,6 +33,8 @@ _BEFORE_ALL: Final = UUID(int=0)
 _SPARE: Final = SPARE_TEMPLATES.c
 _COLUMNS: Final = REFERENCES.c
 _SPARE_OF_REFERENCE: Final = (_SPARE.workspace_id == _COLUMNS.workspace_id) & (_SPARE.reference_id == _COLUMNS.id)
+_NOTE: Final = RECONCILIATIONS.c
+_NOTE_OF_REFERENCE: Final = (_NOTE.workspace_id == _COLUMNS.workspace_id) & (_NOTE.reference_id == _COLUMNS.id)
 
 
 @final
@@ -77,20 +81,16 @@ class SqlGalleryMoves(GalleryMoves):
         return [ReferenceId(reference) for reference in found.scalars()]
 
     async def noted(
-        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
-    ) -> Sequence[ReferenceId]:
-        notes = RECONCILIATIONS.c
+        self, workspace: WorkspaceId, gallery: GalleryId, *, now: datetime, after: ReferenceId | None, limit: int
+    ) -> Sequence[Noted]:
         found = await self._connection.execute(
-            select(_COLUMNS.id)
-            .join(
-                RECONCILIATIONS,
-                (notes.workspace_id == _COLUMNS.workspace_id) & (notes.reference_id == _COLUMNS.id),
-            )
+            select(_COLUMNS.id, _in_hand(now).label("in_hand"))
+            .join(RECONCILIATIONS, _NOTE_OF_REFERENCE)
             .where(_of(workspace, gallery), _COLUMNS.id > (after or _BEFORE_ALL))
             .order_by(_COLUMNS.id)
             .limit(limit)
         )
-        return [ReferenceId(reference) for reference in found.scalars()]
+        return [Noted(ReferenceId(row.id), row.in_hand) for row in found]
 
 
 @final
@@ -106,6 +106,7 @@ class SqlSpareTemplates(SpareTemplates):
         gallery: GalleryId,
         space: SpaceId,
         *,
+        now: datetime,
         after: ReferenceId | None,
         limit: int,
         refused: bool = False,
@@ -127,6 +128,7 @@ class SqlSpareTemplates(SpareTemplates):
                 _COLUMNS.id > (after or _BEFORE_ALL),
                 _COLUMNS.space != space,
                 ~looked_at,
+                ~exists().where(_NOTE_OF_REFERENCE, _in_hand(now)),
             )
             .order_by(_COLUMNS.id)
             .limit(limit)
@@ -255,6 +257,10 @@ class SqlSpareTemplates(SpareTemplates):
             )
         )
         return references
+
+
+def _in_hand(now: datetime) -> ColumnElement[bool]:
+    return (_NOTE.attempts == 0) & (_NOTE.due_at > now)
 
 
 def _move(workspace: WorkspaceId, gallery: GalleryId) -> ColumnElement[bool]:

@@ -63,9 +63,19 @@ class GalleryMoves(Protocol):
 
     @abstractmethod
     async def noted(
-        self, workspace: WorkspaceId, gallery: GalleryId, *, after: ReferenceId | None, limit: int
-    ) -> Sequence[ReferenceId]:
+        self, workspace: WorkspaceId, gallery: GalleryId, *, now: datetime, after: ReferenceId | None, limit: int
+    ) -> Sequence["Noted"]:
         """Return up to `limit` references behind `after` that are there and must be reconciled, by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A reference that must be reconciled."""
+
+    reference: ReferenceId
+    in_hand: bool
+    """Whether the call that noted it is about to do it: to lock it now would make an enrolment say that it cannot be
+    found yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,13 +138,15 @@ class SpareTemplates(Protocol):
         gallery: GalleryId,
         space: SpaceId,
         *,
+        now: datetime,
         after: ReferenceId | None,
         limit: int,
         refused: bool = False,
     ) -> Sequence[Lagging]:
         """Return up to `limit` references behind `after` without a template of `space`, by id.
 
-        Those that could not be given one are among them only with `refused`: to try again.
+        Those that are in hand are not among them. Those that could not be given one are only with `refused`: to try
+        again.
         """
 
     @abstractmethod

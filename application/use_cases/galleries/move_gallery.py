@@ -13,6 +13,7 @@ from application.use_cases.galleries.follow_references import SWEEP_AFTER, Follo
 from application.use_cases.galleries.migrate_gallery import require_no_fixed_threshold, require_served
 from application.use_cases.galleries.move_order import MoveOrder, MoveScope, MoveUnit
 from application.use_cases.jobs.handlers import JobHandler, ReportProgress
+from application.use_cases.references.reconcile import Reconciled
 from application.use_cases.spaces import ServedSpaces
 from domain.enrolment import ReferenceId
 from domain.errors import ReferencesLeftBehind, SpaceMismatch
@@ -35,9 +36,9 @@ _FEW = 4
 _ROUNDS = 20
 """Times that a job catches up with enrolments before it says that they come too fast."""
 
-_INDEX_ASKED = 12
-_INDEX_ASKED_EVERY = 0.25
-"""Times, and seconds between two, that an index which does not take a reference is asked again: others may be at it."""
+_ASKED = 60
+_ASKED_EVERY = 0.05
+"""Times, and seconds between two, that what is noted is looked at again while enrolments wait: others may be at it."""
 
 
 @final
@@ -86,7 +87,13 @@ class MoveGallery(JobHandler):
             await progress(min(done, standing.references), standing.references, EMBEDDING)
             async with self.scope() as unit:
                 lagging = await unit.templates.lagging(
-                    order.workspace, order.gallery, order.target, after=after, limit=_AT_ONCE, refused=again
+                    order.workspace,
+                    order.gallery,
+                    order.target,
+                    now=self.clock.now(),
+                    after=after,
+                    limit=_AT_ONCE,
+                    refused=again,
                 )
             if not lagging:
                 return
@@ -134,7 +141,7 @@ class MoveGallery(JobHandler):
             await self._all_follow(order, progress, again=False)
             _require_all(order, await self._standing(order))
             # Most of what is noted: while others enrol there is always some more.
-            await self._some_unwritten(order)
+            await self._unwritten(order)
             await progress(0, None, SWITCHING)
             async with self.scope() as unit:
                 gallery = await unit.galleries.get(order.workspace, order.gallery, lock=True)
@@ -146,16 +153,20 @@ class MoveGallery(JobHandler):
         raise PortBusy("face_embedder", "references are enrolled faster than they can follow to the other model")
 
     async def _has_caught_up(self, order: MoveOrder, locked: MoveUnit) -> bool:
-        """Let the last few follow, while the gallery is locked and no more can come; False where they are too many."""
+        """Let the last few follow, while the gallery is locked and no more can come; False where they are too many.
+
+        Enrolments that were committed before the lock are waited for, until they have written the index themselves.
+        """
+        if not await self._written(order):
+            return False
         lagging = await locked.templates.lagging(
-            order.workspace, order.gallery, order.target, after=None, limit=_FEW + 1
+            order.workspace, order.gallery, order.target, now=self.clock.now(), after=None, limit=_FEW + 1
         )
         if len(lagging) > _FEW:
             return False
         if lagging:
             await self.follow(order, lagging)
-        await self._written(order)
-        return True
+        return await self._written(order)
 
     async def _switch(self, order: MoveOrder, gallery: Gallery, locked: MoveUnit) -> None:
         if gallery.space != order.source:
@@ -214,26 +225,37 @@ class MoveGallery(JobHandler):
             await unit.reconcile.after_commit(workspace=order.workspace, references=references)
         return None
 
-    async def _written(self, order: MoveOrder) -> None:
-        """Reconcile whatever is noted of the gallery. Raises `PortUnavailable` where an index does not take it."""
-        for _ in range(_INDEX_ASKED):
-            if not await self._some_unwritten(order):
-                return
-            await asyncio.sleep(_INDEX_ASKED_EVERY)
-        raise PortUnavailable("vector_index", "it does not take what is to be found in the other space")
+    async def _written(self, order: MoveOrder) -> bool:
+        """Reconcile whatever is noted of the gallery; False where others are slow to do their part of it.
 
-    async def _some_unwritten(self, order: MoveOrder) -> bool:
-        """Write what is noted; tell whether something is left that trying again can mend."""
-        some = False
+        Raises `PortUnavailable` where an index does not take something.
+        """
+        refused = in_hand = False
+        for _ in range(_ASKED):
+            refused, in_hand = await self._unwritten(order)
+            if not refused and not in_hand:
+                return True
+            await asyncio.sleep(_ASKED_EVERY)
+        if refused:
+            raise PortUnavailable("vector_index", "it does not take what is to be found in the other space")
+        return False
+
+    async def _unwritten(self, order: MoveOrder) -> tuple[bool, bool]:
+        """Write what is noted; tell whether something was not taken that could be, and whether others are at some."""
+        refused = in_hand = False
         after: ReferenceId | None = None
         while True:
             async with self.scope() as unit:
-                noted = await unit.moves.noted(order.workspace, order.gallery, after=after, limit=_SETTLED_AT_ONCE)
+                noted = await unit.moves.noted(
+                    order.workspace, order.gallery, now=self.clock.now(), after=after, limit=_SETTLED_AT_ONCE
+                )
                 if not noted:
-                    return some
-                left = await unit.reconcile(workspace=order.workspace, references=noted)
-            some = some or bool(left.behind - left.damaged)
-            after = noted[-1]
+                    return refused, in_hand
+                ours = [one.reference for one in noted if not one.in_hand]
+                left = await unit.reconcile(workspace=order.workspace, references=ours) if ours else Reconciled()
+            refused = refused or bool(left.behind - left.damaged)
+            in_hand = in_hand or len(ours) < len(noted)
+            after = noted[-1].reference
 
     async def _standing(self, order: MoveOrder) -> Standing:
         async with self.scope() as unit:
