@@ -360,6 +360,7 @@ class _Worker(Worker):
                 async with self._picking:  # a job that is marked and not begun would be held by nobody
                     main.cancel()
                 await asyncio.wait({main}, timeout=POLL)
+            await asyncio.gather(main, return_exceptions=True)
             await self._give_back()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:

@@ -18,7 +18,6 @@ from domain.errors import FacepassError
 from entrypoints.logs import configure_logs
 from entrypoints.settings import Settings, SettingsError, read_settings
 from entrypoints.wiring.start_error import StartError
-from entrypoints.wiring.startup import opened
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -74,6 +73,8 @@ def settings_of_process() -> Settings:
 @asynccontextmanager
 async def session(settings: Settings | None = None) -> AsyncIterator[AsyncContainer]:
     """Open the container for one command, with a progress bar where a model pack has to be built first."""
+    from entrypoints.wiring.startup import opened  # noqa: PLC0415 - seconds of libraries that a check never needs
+
     with PullProgress() as progress:
         async with opened(settings or settings_of_process(), progress=progress) as container:
             yield container

@@ -2,8 +2,8 @@
 
 import click
 
-from entrypoints.cli.session import FAILED, console, results, run, session
-from entrypoints.worker.worker import seen, work_until_told
+from entrypoints.cli.session import FAILED, console, results, run, session, settings_of_process
+from entrypoints.worker.signs_of_life import seen
 
 
 @click.command(epilog="With --check: exit status 0 where a worker of this host is alive, 1 where none is.")
@@ -18,7 +18,7 @@ def worker(context: click.Context, *, check: bool) -> None:
     if not check:
         run(_work)
         return
-    ago = run(_seen)
+    ago = run(seen, settings_of_process())
     if ago is None:
         console.print("No worker of this host has given a sign of life.")
         context.exit(FAILED)
@@ -26,10 +26,7 @@ def worker(context: click.Context, *, check: bool) -> None:
 
 
 async def _work() -> None:
+    from entrypoints.worker.worker import work_until_told  # noqa: PLC0415 - models' libraries, which a check never needs
+
     async with session() as container:
         await work_until_told(container)
-
-
-async def _seen() -> float | None:
-    async with session() as container:
-        return await seen(container)

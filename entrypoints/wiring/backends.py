@@ -7,7 +7,6 @@ from dishka import Provider, Scope, provide
 
 from adapters.blob_store.filesystem import FilesystemBlobStore
 from adapters.cache.memory import MemoryCache
-from adapters.job_queue.in_process import InProcessJobQueue
 from adapters.persistence.database import Database
 from adapters.persistence.ping import DatabasePing
 from adapters.persistence.schema_ping import SchemaPing
@@ -21,14 +20,11 @@ from application.ports.ping import Ping
 from application.ports.rate_limiter import RateLimiter
 from application.ports.upkeep import Upkeep
 from application.use_cases.upkeep.check_readiness import CheckReadiness
-from domain.job import TIME_LIMIT
-from entrypoints.settings import BlobStoreSettings, JobQueueSettings, Settings
+from entrypoints.settings import BlobStoreSettings, Settings
 from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
 from entrypoints.wiring.indexes import Indexes, ServingIndex
+from entrypoints.wiring.queues import opened_queue
 from entrypoints.wiring.start_error import StartError
-
-_MARGIN = 60.0
-"""Seconds past a job's own limit after which the queue ends what did not end by itself."""
 
 
 class BackendProvider(Provider):
@@ -54,16 +50,7 @@ class BackendProvider(Provider):
     @provide
     async def queue(self, settings: Settings) -> AsyncIterator[JobQueue]:
         """Keep jobs in the process, or wherever the settings say."""
-        chosen = settings.job_queue
-        if chosen.backend == "in_process":
-            require_one_owner(Port.JOB_QUEUE, chosen.backend)
-            yield InProcessJobQueue(concurrency=chosen.concurrency)
-            return
-        if chosen.backend == "arq":
-            async with _opened_arq(chosen) as queue:
-                yield queue
-            return
-        async with third_party(Port.JOB_QUEUE, chosen.backend)(options=chosen.options) as queue:
+        async with opened_queue(settings.job_queue) as queue:
             yield queue
 
     @provide
@@ -148,15 +135,3 @@ async def _opened_s3(chosen: BlobStoreSettings) -> AsyncIterator[BlobStore]:
         kms_key=chosen.kms_key,
     ) as store:
         yield store
-
-
-@asynccontextmanager
-async def _opened_arq(chosen: JobQueueSettings) -> AsyncIterator[JobQueue]:
-    with extra_of(Port.JOB_QUEUE, chosen.backend):
-        from adapters.job_queue.arq import open_arq_job_queue  # noqa: PLC0415 - its packages are an extra
-    if chosen.url is None:
-        raise StartError("FACEPASS_JOB_QUEUE__URL: arq needs a Redis")
-    async with open_arq_job_queue(
-        chosen.url, queue=chosen.name, concurrency=chosen.concurrency, limit=TIME_LIMIT.total_seconds() + _MARGIN
-    ) as queue:
-        yield queue

@@ -15,11 +15,9 @@ from application.use_cases.upkeep.repair import Repair
 from domain.enrolment import ReferenceId
 from domain.job import Job, JobId, JobStatus
 from entrypoints.settings import Settings
+from entrypoints.wiring.queues import IN_PROCESS
 
 log = structlog.get_logger("facepass.background")
-
-IN_PROCESS = "in_process"
-"""The queue whose jobs only the process that asked for them can do; all others have workers."""
 
 
 @asynccontextmanager

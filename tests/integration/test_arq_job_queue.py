@@ -1,6 +1,7 @@
 """What the contract cannot see: Redis itself, and what goes wrong with it."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from adapters.job_queue.arq import ArqJobQueue, _arqs, _cron, open_arq_job_queue
 from adapters.job_queue.retries import Retries
 from application.conformance.job_queue import Handler, Round, comes_true, empties, interrupted, job, running
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
-from application.ports.job_queue import QueuedJob
+from application.ports.job_queue import QueuedJob, Regular
 from tests.queue_worker import QueueWorker
 from tests.redis_server import RedisServer, redis_server
 
@@ -275,19 +276,27 @@ async def test_a_redis_without_memory_is_busy() -> None:
 
 
 @pytest.mark.parametrize("given", ["", ":wrong@"], ids=["no password", "a wrong one"])
-async def test_a_wrong_password_is_said_and_not_waited_out(given: str) -> None:
+async def test_a_wrong_password_is_said_once_and_not_waited_out(given: str, caplog: pytest.LogCaptureFixture) -> None:
     with redis_server("--requirepass", "right") as server:
         async with open_arq_job_queue(server.url.replace("redis://", f"redis://{given}")) as queue:
             calls: list[Callable[[], Awaitable[object]]] = [
                 lambda: queue.put(job(1)),
                 queue.ping,
                 lambda: queue.run(Handler()),
+                lambda: queue.run(Handler(), regular=[Regular(name="sweep", every=1.0, work=nothing)]),
             ]
             for call in calls:
                 with pytest.raises(PortRejected, match="refuses the user name or password"):
                     await call()
+            # What asyncio says of a task whose error nobody looked at, it says when the task is thrown away.
+            gc.collect()
+            assert not [said for said in caplog.records if said.name == "asyncio"]
         async with open_arq_job_queue(server.url.replace("redis://", "redis://:right@")) as queue:
             await done_over(queue)
+
+
+async def nothing() -> None:
+    pass
 
 
 async def test_a_database_that_is_not_there_is_said(server: RedisServer) -> None:
