@@ -144,14 +144,32 @@ class StandIns(Provider):
         return self.blobs
 
 
+class LoadedEmbedder(Provider):
+    """Spares a service the loading of its model, and leaves it every other backend of its settings."""
+
+    def __init__(self, embedder: FaceEmbedder) -> None:
+        super().__init__(scope=Scope.APP)
+        self.embedder: Final = embedder
+
+    @provide(override=True)
+    def its_embedder(self) -> FaceEmbedder:
+        return self.embedder
+
+
 @dataclass(frozen=True, slots=True)
-class InProcess:
+class Served:
     """The service without a socket: the same container and application, called by ASGI."""
 
     container: AsyncContainer
     app: Litestar
     client: httpx.AsyncClient
     workspace: WorkspaceId
+
+
+@dataclass(frozen=True, slots=True)
+class InProcess(Served):
+    """The same, over backends that a test can take down."""
+
     backends: StandIns
 
 
@@ -166,12 +184,12 @@ def settings_for(url: str, folder: Path, models: Path) -> Settings:
 
 
 @asynccontextmanager
-async def in_process(settings: Settings, backends: StandIns, *, work: bool = True) -> AsyncIterator[InProcess]:
+async def served(settings: Settings, *overrides: Provider, work: bool = True) -> AsyncIterator[Served]:
     """Open a service with a workspace and a key that may do everything, and close it behind the block.
 
     Without `work` nothing is done in the background.
     """
-    async with opened(settings, backends) as container:
+    async with opened(settings, *overrides) as container:
         await started(container)
         async with container(scope=Scope.REQUEST) as unit:
             made = await (await unit.get(Bootstrap))(new_key=True, scopes=frozenset(credential.Scope))
@@ -186,4 +204,11 @@ async def in_process(settings: Settings, backends: StandIns, *, work: bool = Tru
                 timeout=60.0,
             ) as client,
         ):
-            yield InProcess(container, app, client, made.workspace.id, backends)
+            yield Served(container, app, client, made.workspace.id)
+
+
+@asynccontextmanager
+async def in_process(settings: Settings, backends: StandIns, *, work: bool = True) -> AsyncIterator[InProcess]:
+    """Open such a service over backends that can be taken down."""
+    async with served(settings, backends, work=work) as one:
+        yield InProcess(one.container, one.app, one.client, one.workspace, backends)

@@ -1,12 +1,11 @@
 from pathlib import Path
-from typing import Final
 from uuid import uuid4
 
 import httpx
 import msgspec
 import numpy as np
 import pytest
-from dishka import Provider, Scope, provide
+from dishka import Scope
 
 from adapters.persistence import schema
 from adapters.persistence.database import Database
@@ -21,7 +20,7 @@ from domain.gallery import GalleryId
 from entrypoints.http.app import make_app
 from entrypoints.settings import DatabaseSettings, VectorIndexSettings
 from entrypoints.wiring.startup import opened, started
-from tests.e2e.in_process import StandIns, in_process, settings_for
+from tests.e2e.in_process import LoadedEmbedder, StandIns, in_process, settings_for
 from tests.e2e.wire import is_problem
 
 
@@ -75,18 +74,6 @@ async def test_a_command_over_a_database_without_a_schema_is_told_what_to_run(
     async with opened(settings, StandIns(embedder)) as container, container(scope=Scope.REQUEST) as unit:
         with pytest.raises(PortUnavailable, match=r"schema_outdated.*facepass db upgrade"):
             await unit.get(Bootstrap)
-
-
-class LoadedEmbedder(Provider):
-    """Spares a service the loading of its model."""
-
-    def __init__(self, embedder: FaceEmbedder) -> None:
-        super().__init__(scope=Scope.APP)
-        self.embedder: Final = embedder
-
-    @provide(override=True)
-    def its_embedder(self) -> FaceEmbedder:
-        return self.embedder
 
 
 @pytest.mark.parametrize("apart", [False, True])
