@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 import platformdirs
@@ -22,6 +23,47 @@ Backend = Annotated[str, msgspec.Meta(pattern="^([a-z0-9][a-z0-9_-]{0,62})?$")]
 """A built-in adapter's name, or that of an entry point of a package that is installed."""
 Options = dict[str, str]
 """What a third party's adapter is told: `FACEPASS_<PORT>__OPTIONS__<NAME>=<value>`, names in lower case."""
+
+
+USED_BY: Mapping[str, Mapping[str, frozenset[str]]] = {
+    "face_embedder": {
+        "root": frozenset({"insightface"}),
+        "download": frozenset({"insightface"}),
+    },
+    "vector_index": {
+        "url": frozenset({"pgvector", "qdrant"}),
+        "api_key": frozenset({"qdrant"}),
+        "path": frozenset({"qdrant"}),
+        "timeout": frozenset({"qdrant"}),
+        "exact_up_to": frozenset({"pgvector"}),
+        "half_precision": frozenset({"pgvector"}),
+        "shards": frozenset({"qdrant"}),
+        "replicas": frozenset({"qdrant"}),
+        "write_consistency": frozenset({"qdrant"}),
+    },
+    "blob_store": {
+        "path": frozenset({"filesystem"}),
+        "endpoint": frozenset({"s3"}),
+        "region": frozenset({"s3"}),
+        "bucket": frozenset({"s3"}),
+        "prefix": frozenset({"s3"}),
+        "access_key": frozenset({"s3"}),
+        "secret_key": frozenset({"s3"}),
+        "encryption": frozenset({"s3"}),
+        "kms_key": frozenset({"s3"}),
+    },
+    "job_queue": {"url": frozenset({"arq"})},
+    "cache": {"url": frozenset({"redis"})},
+}
+"""Settings that say something to these backends alone: with another one they stop the start, rather than do nothing."""
+
+SCHEMES: Mapping[str, frozenset[str]] = {
+    "postgresql": frozenset({"postgresql", "postgres"}),
+    "qdrant": frozenset({"http", "https"}),
+    "redis": frozenset({"redis", "rediss", "unix"}),
+    "s3": frozenset({"http", "https"}),
+}
+"""What an address begins with, by what it leads to."""
 
 
 class SettingsError(Exception):
@@ -345,9 +387,11 @@ def _explained(message: str) -> str:
 
 
 def _check(settings: Settings) -> None:
-    _check_processes(settings)
+    _check_unused(settings)
+    _check_needed(settings)
     _check_indexes(settings)
     _check_addresses(settings)
+    _check_processes(settings)
     if settings.image.budget_megapixels < settings.image.max_megapixels:
         raise SettingsError(
             f"{PREFIX}IMAGE__BUDGET_MEGAPIXELS: must be at least {PREFIX}IMAGE__MAX_MEGAPIXELS, "
@@ -376,25 +420,69 @@ def _check_processes(settings: Settings) -> None:
             f"decode the largest image: set at least {least:g}, or lower {PREFIX}IMAGE__MAX_MEGAPIXELS or "
             f"{PREFIX}HTTP__PROCESSES"
         )
-    for place, index in _indexes(settings):
-        if index.path is not None:
-            raise SettingsError(
-                f"{PREFIX}{place}__PATH: a folder of Qdrant's is for one process, and {PREFIX}HTTP__PROCESSES is "
-                f"{settings.http.processes}. Set {PREFIX}{place}__URL"
-            )
 
 
 def _check_indexes(settings: Settings) -> None:
     for place, index in _indexes(settings):
         if index.backend == "qdrant" and (index.url is None) == (index.path is None):
             raise SettingsError(f"{PREFIX}{place}__URL: qdrant needs this or {PREFIX}{place}__PATH, and not both")
+        if index.path is not None and settings.job_queue.backend != "in_process":
+            raise SettingsError(
+                f"{PREFIX}{place}__PATH: a folder of Qdrant's is for one process, and {PREFIX}JOB_QUEUE__BACKEND "
+                f"{settings.job_queue.backend} is for several. Set {PREFIX}{place}__URL"
+            )
     if settings.next_vector_index.backend and settings.next_vector_index.called == settings.vector_index.called:
         raise SettingsError(
             f"{PREFIX}NEXT_VECTOR_INDEX__NAME: two indexes cannot both be called {settings.vector_index.called!r}"
         )
 
 
+def _check_unused(settings: Settings) -> None:
+    for port, used in USED_BY.items():
+        for place in (port, f"next_{port}"):
+            chosen = getattr(settings, place, None)
+            if chosen is None:
+                continue
+            plain = type(chosen)()
+            for name, backends in used.items():
+                if getattr(chosen, name) != getattr(plain, name) and chosen.backend not in backends:
+                    raise SettingsError(
+                        f"{PREFIX}{place.upper()}__{name.upper()}: is for {' and '.join(sorted(backends))}, and "
+                        f"{PREFIX}{place.upper()}__BACKEND is {chosen.backend or 'empty'}"
+                    )
+
+
 def _check_addresses(settings: Settings) -> None:
+    addresses = {
+        "DATABASE__URL": (settings.database.url, "postgresql"),
+        "BLOB_STORE__ENDPOINT": (settings.blob_store.endpoint, "s3"),
+        "JOB_QUEUE__URL": (settings.job_queue.url, "redis"),
+        "CACHE__URL": (settings.cache.url, "redis"),
+    }
+    for place, index in _indexes(settings):
+        addresses[f"{place}__URL"] = (index.url, "qdrant" if index.backend == "qdrant" else "postgresql")
+    for name, (address, kind) in addresses.items():
+        if address is not None and not _leads_to(address, SCHEMES[kind]):
+            # Never the text itself: it may hold a password.
+            raise SettingsError(
+                f"{PREFIX}{name}: is no address; one begins with {' or '.join(sorted(SCHEMES[kind]))}://, has a host "
+                "and perhaps a port, and in a password '/', '@', ':' and '#' are written as %2F, %40, %3A and %23"
+            )
+
+
+def _leads_to(address: str, schemes: frozenset[str]) -> bool:
+    try:
+        parts = urlsplit(address)
+        return (
+            parts.scheme.partition("+")[0] in schemes
+            and (parts.port is None or parts.port > 0)
+            and bool(parts.netloc or parts.path)
+        )
+    except ValueError:
+        return False
+
+
+def _check_needed(settings: Settings) -> None:
     if settings.blob_store.backend == "s3" and settings.blob_store.bucket is None:
         raise SettingsError(f"{PREFIX}BLOB_STORE__BUCKET: s3 needs the name of a bucket")
     if (settings.blob_store.access_key is None) != (settings.blob_store.secret_key is None):

@@ -56,6 +56,8 @@ def engine(url: str, *, connections: int, timeout: float, autocommit: bool = Fal
         address = address.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
     made = create_async_engine(
         address,
+        # Parameters are personal data, and errors end in logs.
+        hide_parameters=True,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout,

@@ -20,8 +20,7 @@ _ROW: Final = INDEX_STATE.c
 class SqlIndexStates(IndexStates):
     """One row, read over AUTOCOMMIT connections at most once in `KNOWN_WITHIN` seconds.
 
-    The first who asks makes it: `first` answers from then on where no index ever did, or nobody is enrolled. An
-    installation without references can be given any index: there is nothing to be moved.
+    The first who asks makes it: `first` answers from then on.
     """
 
     def __init__(self, engine: AsyncEngine, first: IndexName, *, clock: Clock) -> None:
@@ -78,21 +77,28 @@ class SqlIndexStates(IndexStates):
                 )
         return updated.rowcount == 1
 
+    async def adopt(self) -> IndexState:
+        """Let `first` answer where nobody is enrolled: there is nothing to be moved. Return what holds then.
+
+        For services that start, not for commands, which may have been given other settings than the services.
+        """
+        if (await self._read()).serving != self._first:
+            someone = select(REFERENCES.c.id).limit(1).exists()
+            with translated():
+                async with self._engine.connect() as connection:
+                    await connection.execute(
+                        update(INDEX_STATE)
+                        .where(_ROW.beside.is_(None), ~someone)
+                        .values(serving=self._first, filled=False, changed_at=self._clock.now())
+                    )
+        return await self._read()
+
     async def _begin(self) -> None:
         await require_current(self._engine)
-        row = {"serving": self._first, "beside": None, "filled": False, "changed_at": self._clock.now()}
-        someone = select(REFERENCES.c.id).limit(1).exists()
+        row = {"serving": self._first, "filled": False, "changed_at": self._clock.now()}
         with translated():
             async with self._engine.connect() as connection:
-                await connection.execute(
-                    insert(INDEX_STATE)
-                    .values(row)
-                    .on_conflict_do_update(
-                        constraint=INDEX_STATE.primary_key,
-                        set_=row,
-                        where=(_ROW.serving != self._first) & _ROW.beside.is_(None) & ~someone,
-                    )
-                )
+                await connection.execute(insert(INDEX_STATE).values(row).on_conflict_do_nothing())
         self._begun = True
 
     async def _read(self) -> IndexState:

@@ -83,7 +83,7 @@ def third_party(port: Port, name: str, *, setting: str | None = None) -> Any:  #
     if not points:
         there = sorted({*BUILT_IN[port], *(point.name for point in _points(port))})
         raise StartError(f"{setting}: there is no {_words(port)} {name!r}; there is {', '.join(there) or 'none'}")
-    require_one_owner(port, name)
+    require_one_owner(port, name, setting=setting)
     try:
         return points[0].load()
     except Exception as error:
@@ -93,20 +93,20 @@ def third_party(port: Port, name: str, *, setting: str | None = None) -> Any:  #
         ) from error
 
 
-def require_one_owner(port: Port, name: str) -> None:
+def require_one_owner(port: Port, name: str, *, setting: str | None = None) -> None:
     """Raise `StartError` where two packages, or a package and this one, claim the same name."""
     owners = [BUILDER] if name in BUILT_IN[port] else []
     owners += sorted(_owner(point) for point in _points(port) if point.name == name)
     if len(owners) > 1:
         raise StartError(
-            f"{port.setting}: the name {name!r} is claimed by {' and '.join(owners)}; uninstall one of them"
+            f"{setting or port.setting}: the name {name!r} is claimed by {' and '.join(owners)}; uninstall one of them"
         )
 
 
 @contextmanager
-def extra_of(port: Port, name: str) -> Iterator[None]:
+def extra_of(port: Port, name: str, *, setting: str | None = None) -> Iterator[None]:
     """Import a built-in adapter inside the block; what is missing is said as the extra that brings it."""
-    require_one_owner(port, name)
+    require_one_owner(port, name, setting=setting)
     try:
         yield
     except ImportError as error:
@@ -114,7 +114,7 @@ def extra_of(port: Port, name: str) -> Iterator[None]:
         if extra is None:
             raise
         raise StartError(
-            f"{port.setting}: {name} needs packages that are not installed ({error.name}):"
+            f"{setting or port.setting}: {name} needs packages that are not installed ({error.name}):"
             f" pip install 'facepass[{extra}]'"
         ) from error
 

@@ -22,7 +22,8 @@ from application.ports.upkeep import Upkeep
 from application.use_cases.upkeep.check_readiness import CheckReadiness
 from entrypoints.settings import BlobStoreSettings, Settings
 from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
-from entrypoints.wiring.indexes import Indexes, ServingIndex
+from entrypoints.wiring.faces import NextFaceEmbedder, SecondEmbedder
+from entrypoints.wiring.indexes import Indexes, OtherIndexes, ServingIndex
 from entrypoints.wiring.queues import opened_queue
 from entrypoints.wiring.start_error import StartError
 
@@ -86,6 +87,7 @@ class BackendProvider(Provider):
         queue: JobQueue,
         cache: Cache,
         limiter: RateLimiter,
+        following: NextFaceEmbedder,
     ) -> CheckReadiness:
         """Ask all who can be asked; a third party's backend that answers no pings is taken on trust."""
         needed: list[object] = [
@@ -95,7 +97,9 @@ class BackendProvider(Provider):
             ServingIndex(states, indexes[embedder.space.id]),
             blobs,
         ]
-        dispensable: list[object] = [queue, cache, limiter]
+        dispensable: list[object] = [OtherIndexes(states, indexes[embedder.space.id]), queue, cache, limiter]
+        if following is not None:
+            needed.append(SecondEmbedder(following))
         return CheckReadiness(
             pings=[one for one in needed if isinstance(one, Ping)],
             dispensable=[one for one in dispensable if isinstance(one, Ping)],

@@ -13,11 +13,19 @@ from application.use_cases.jobs.run_job import RunJob
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.upkeep.repair import Repair
 from domain.enrolment import ReferenceId
+from domain.errors import FacepassError
 from domain.job import Job, JobId, JobStatus
 from entrypoints.settings import Settings
 from entrypoints.wiring.queues import IN_PROCESS
 
 log = structlog.get_logger("facepass.background")
+
+
+BEGIN_AGAIN = 2.0
+"""Seconds before background work that ended begins again."""
+
+LONGEST_RECONCILIATION = 300.0
+"""Seconds for one reference: every backend that it waits for has given up long before."""
 
 
 @asynccontextmanager
@@ -26,12 +34,24 @@ async def background(container: AsyncContainer) -> AsyncIterator[None]:
     if (await container.get(Settings)).job_queue.backend != IN_PROCESS:
         yield
         return
-    working = asyncio.create_task(work(container))
+    working = asyncio.create_task(_work_on(container))
     try:
         yield
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+
+
+async def _work_on(container: AsyncContainer) -> None:
+    """Work, and begin again where that ends: a schema or a backend may come after the start."""
+    while True:
+        try:
+            await work(container)
+        except FacepassError as error:
+            log.warning("background_work_ended", code=error.code, reason=error.message)
+        except Exception as error:
+            log.exception("background_work_ended", exc_info=error)
+        await asyncio.sleep(BEGIN_AGAIN)
 
 
 async def work(container: AsyncContainer) -> None:
@@ -48,7 +68,8 @@ def handler(container: AsyncContainer) -> Callable[[QueuedJob], Awaitable[None]]
             match job.kind:
                 case JobKind.RECONCILE:
                     reconcile = await unit.get(Reconcile)
-                    await reconcile(workspace=job.workspace, references=[ReferenceId(job.subject)])
+                    async with asyncio.timeout(LONGEST_RECONCILIATION):
+                        await reconcile(workspace=job.workspace, references=[ReferenceId(job.subject)])
                 case JobKind.JOB:
                     _log_run(await (await unit.get(RunJob))(workspace=job.workspace, job=JobId(job.subject)))
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 import structlog
 from dishka import Provider, Scope, provide
@@ -19,12 +19,15 @@ from adapters.packs.registry import PackRegistry
 from application.ports.calibrations import Calibrations
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.model_packs import ModelPacks, Progress
+from application.ports.ping import Ping
 from domain.calibration import Calibration
 from domain.errors import PackNotCommercial
-from entrypoints.settings import FaceEmbedderSettings, Settings, process_environment
+from entrypoints.settings import PREFIX, FaceEmbedderSettings, Settings, process_environment
 from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
 
 log = structlog.get_logger("facepass.faces")
+
+NEXT = f"{PREFIX}NEXT_FACE_EMBEDDER__BACKEND"
 
 NextFaceEmbedder: TypeAlias = FaceEmbedder | None
 """The second face model, beside the `FaceEmbedder`; None where there is none."""
@@ -64,7 +67,7 @@ class FaceProvider(Provider):
         if not chosen.backend:
             yield None
             return
-        async with opened_embedder(chosen, settings, packs, budget, progress) as embedder:
+        async with opened_embedder(chosen, settings, packs, budget, progress, NEXT) as embedder:
             yield embedder
 
     @provide
@@ -78,20 +81,44 @@ class FaceProvider(Provider):
         return calibrations.of(embedder.space)
 
 
+@final
+class SecondEmbedder(Ping):
+    """Asks the second model under a name of its own."""
+
+    def __init__(self, embedder: FaceEmbedder) -> None:
+        """Take it."""
+        self._embedder: object = embedder
+
+    @property
+    def name(self) -> str:
+        """Another name than that of the first."""
+        return "next_face_embedder"
+
+    async def ping(self) -> None:
+        """Ask it, where it can be asked."""
+        if isinstance(self._embedder, Ping):
+            await self._embedder.ping()
+
+
 @asynccontextmanager
 async def opened_embedder(
-    chosen: FaceEmbedderSettings, settings: Settings, packs: ModelPacks, budget: DecodeBudget, progress: Progress
+    chosen: FaceEmbedderSettings,
+    settings: Settings,
+    packs: ModelPacks,
+    budget: DecodeBudget,
+    progress: Progress,
+    place: str = Port.FACE_EMBEDDER.setting,
 ) -> AsyncIterator[FaceEmbedder]:
-    """Load one face model. Raises `StartError` for a backend that is not there."""
+    """Load one face model. Raises `StartError` for a backend that is not there, naming its setting."""
     if chosen.backend == "onnx":
-        require_one_owner(Port.FACE_EMBEDDER, chosen.backend)
+        require_one_owner(Port.FACE_EMBEDDER, chosen.backend, setting=place)
         async with _opened_onnx(chosen, settings, packs, budget, progress) as embedder:
             yield embedder
     elif chosen.backend == "insightface":
-        async with _opened_insightface(chosen, settings, budget) as embedder:
+        async with _opened_insightface(chosen, settings, budget, place) as embedder:
             yield embedder
     else:
-        async with third_party(Port.FACE_EMBEDDER, chosen.backend)(options=chosen.options) as embedder:
+        async with third_party(Port.FACE_EMBEDDER, chosen.backend, setting=place)(options=chosen.options) as embedder:
             yield embedder
 
 
@@ -121,10 +148,10 @@ async def _opened_onnx(
 
 @asynccontextmanager
 async def _opened_insightface(
-    chosen: FaceEmbedderSettings, settings: Settings, budget: DecodeBudget
+    chosen: FaceEmbedderSettings, settings: Settings, budget: DecodeBudget, place: str
 ) -> AsyncIterator[FaceEmbedder]:
     """Say the pack's licence, refuse it where it does not allow what is asked for, load its models."""
-    with extra_of(Port.FACE_EMBEDDER, chosen.backend):
+    with extra_of(Port.FACE_EMBEDDER, chosen.backend, setting=place):
         from adapters.face_embedder.insightface import InsightFaceEmbedder  # noqa: PLC0415 - an extra
         from adapters.face_embedder.insightface_pack import (  # noqa: PLC0415 - the same
             DEFAULT_ROOT,

@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import NewType
+from functools import partial
+from typing import NewType, final
 
-import structlog
-from dishka import Provider, Scope, provide
+from dishka import Provider, Scope, alias, provide
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.database import Database, engine
 from adapters.persistence.index_states import SqlIndexStates
+from adapters.vector_index.deferred import deferred
 from adapters.vector_index.pgvector import EXACT_UP_TO, PgvectorVectorIndex
 from adapters.vector_index.turned import TurnedVectorIndex
 from application.ports.calibrations import Calibrations
@@ -22,15 +24,53 @@ from application.ports.vector_index import VectorIndex
 from application.use_cases.spaces import ServedSpace, ServedSpaces
 from domain.calibration import Calibration
 from domain.embedding import EmbeddingSpace, SpaceId
-from entrypoints.settings import Settings, VectorIndexSettings
+from entrypoints.settings import PREFIX, Settings, VectorIndexSettings
 from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
 from entrypoints.wiring.database import ServerUrl
 from entrypoints.wiring.faces import NextFaceEmbedder
+from entrypoints.wiring.start_error import StartError
 
-log = structlog.get_logger("facepass.indexes")
+FIRST = Port.VECTOR_INDEX.setting
+NEXT = f"{PREFIX}NEXT_VECTOR_INDEX__BACKEND"
 
 Indexes = NewType("Indexes", dict[SpaceId, dict[IndexName, VectorIndex]])
 """All that are open, by space and name: as their backends see them, with turned vectors."""
+
+
+@final
+class IndexPools:
+    """Connections for pgvector, beside those of the record: one pool for each server, whatever is kept there.
+
+    Searches and the building of an index take long: verification and credentials do not wait behind them.
+    """
+
+    def __init__(self, main: str, pings: AsyncEngine, *, connections: int, timeout: float) -> None:
+        """Take the main database's address and its pool for pings."""
+        self._main = main
+        self._pings = {main: pings}
+        self._pools: dict[str, AsyncEngine] = {}
+        self._own: list[AsyncEngine] = []
+        self._connections = connections
+        self._timeout = timeout
+
+    def of(self, url: str | None) -> tuple[AsyncEngine, AsyncEngine]:
+        """Return a server's pools, for work and for pings; None: the main database's."""
+        address = url or self._main
+        if address not in self._pools:
+            self._pools[address] = self._made(address, self._connections)
+        if address not in self._pings:
+            self._pings[address] = self._made(address, 1)
+        return self._pools[address], self._pings[address]
+
+    async def aclose(self) -> None:
+        """Close those that were made here."""
+        for pool in self._own:
+            await pool.dispose()
+
+    def _made(self, address: str, connections: int) -> AsyncEngine:
+        made = engine(address, connections=connections, timeout=self._timeout, autocommit=True)
+        self._own.append(made)
+        return made
 
 
 class IndexProvider(Provider):
@@ -39,43 +79,59 @@ class IndexProvider(Provider):
     scope = Scope.APP
 
     @provide
-    async def index(
-        self, settings: Settings, url: ServerUrl, database: Database, embedder: FaceEmbedder
-    ) -> AsyncIterator[VectorIndex]:
+    async def pools(self, settings: Settings, url: ServerUrl, database: Database) -> AsyncIterator[IndexPools]:
+        """Connect nothing yet."""
+        pools = IndexPools(
+            url, database.pings, connections=settings.database.pool_size, timeout=settings.database.timeout
+        )
+        try:
+            yield pools
+        finally:
+            await pools.aclose()
+
+    @provide
+    async def index(self, settings: Settings, pools: IndexPools, embedder: FaceEmbedder) -> AsyncIterator[VectorIndex]:
         """Open the one that `FACEPASS_VECTOR_INDEX__*` names, for the first face model."""
-        async with opened_index(settings.vector_index, embedder.space, settings, url, database) as index:
+        async with deferred(partial(opened_index, settings.vector_index, embedder.space, pools)) as index:
             yield index
 
     @provide
     async def indexes(
         self,
         settings: Settings,
-        url: ServerUrl,
-        database: Database,
+        pools: IndexPools,
         embedder: FaceEmbedder,
         following: NextFaceEmbedder,
         index: VectorIndex,
     ) -> AsyncIterator[Indexes]:
         """Open the others: of a second backend, and for a second face model."""
         first, second = settings.vector_index, settings.next_vector_index
+        if following is not None and following.space.id == embedder.space.id:
+            raise StartError(
+                f"{PREFIX}NEXT_FACE_EMBEDDER__PACK: the second model makes the same embeddings as the first: "
+                f"{embedder.space.id}"
+            )
         async with AsyncExitStack() as stack:
 
-            async def opened(chosen: VectorIndexSettings, space: EmbeddingSpace) -> VectorIndex:
-                return await stack.enter_async_context(opened_index(chosen, space, settings, url, database))
+            async def opened(chosen: VectorIndexSettings, space: EmbeddingSpace, place: str) -> VectorIndex:
+                return await stack.enter_async_context(deferred(partial(opened_index, chosen, space, pools, place)))
 
             found = {embedder.space.id: {IndexName(first.called): index}}
             if following is not None:
-                found[following.space.id] = {IndexName(first.called): await opened(first, following.space)}
+                own = await opened(first, following.space, FIRST)
+                found[following.space.id] = {IndexName(first.called): own}
             if second.backend:
                 for one in (embedder, following):
                     if one is not None:
-                        found[one.space.id][IndexName(second.called)] = await opened(second, one.space)
+                        found[one.space.id][IndexName(second.called)] = await opened(second, one.space, NEXT)
             yield Indexes(found)
 
     @provide
-    def states(self, settings: Settings, database: Database, clock: Clock) -> IndexStates:
+    def sql_states(self, settings: Settings, database: Database, clock: Clock) -> SqlIndexStates:
         """Read which index answers, over a pool that no search exhausts."""
         return SqlIndexStates(database.pings, IndexName(settings.vector_index.called), clock=clock)
+
+    states = alias(source=SqlIndexStates, provides=IndexStates)
 
     @provide
     def spaces(
@@ -100,6 +156,7 @@ class IndexProvider(Provider):
         return ServedSpaces(served(embedder, calibration), *further)
 
 
+@final
 class ServingIndex(Ping):
     """Asks the index that answers searches, whichever that is at the moment."""
 
@@ -123,25 +180,58 @@ class ServingIndex(Ping):
             await index.ping()
 
 
+@final
+class OtherIndexes(Ping):
+    """Asks those that answer no searches: they are written to while the installation moves."""
+
+    def __init__(self, states: IndexStates, indexes: Mapping[IndexName, VectorIndex]) -> None:
+        """Take those of the first space."""
+        self._states = states
+        self._indexes = indexes
+
+    @property
+    def name(self) -> str:
+        """Another name than that of the port, which the one has that answers."""
+        return "next_vector_index"
+
+    async def ping(self) -> None:
+        """Ask each; there may be none."""
+        serving = (await self._states.now()).serving
+        others: list[object] = [index for name, index in self._indexes.items() if name != serving]
+        for index in others:
+            if isinstance(index, Ping):
+                await index.ping()
+
+
 @asynccontextmanager
 async def opened_index(
-    chosen: VectorIndexSettings, space: EmbeddingSpace, settings: Settings, url: ServerUrl, database: Database
+    chosen: VectorIndexSettings, space: EmbeddingSpace, pools: IndexPools, place: str = FIRST
 ) -> AsyncIterator[VectorIndex]:
-    """Open one index of one space. Raises `StartError` for a backend that is not there."""
+    """Open one index of one space. Raises `StartError` for a backend that is not there, naming its setting."""
     if chosen.backend == "pgvector":
-        require_one_owner(Port.VECTOR_INDEX, chosen.backend)
-        async with _opened_pgvector(chosen, space, settings, url, database) as index:
-            yield index
+        require_one_owner(Port.VECTOR_INDEX, chosen.backend, setting=place)
+        work, pings = pools.of(chosen.url)
+        table = PgvectorVectorIndex(
+            work,
+            space,
+            exact_up_to=chosen.exact_up_to or EXACT_UP_TO,
+            half_precision=chosen.half_precision,
+            pings=pings,
+        )
+        await table.prepare()
+        yield table
         return
-    async with opened_elsewhere(chosen, space) as index:
+    async with opened_elsewhere(chosen, space, place) as index:
         yield index
 
 
 @asynccontextmanager
-async def opened_elsewhere(chosen: VectorIndexSettings, space: EmbeddingSpace) -> AsyncIterator[VectorIndex]:
+async def opened_elsewhere(
+    chosen: VectorIndexSettings, space: EmbeddingSpace, place: str = FIRST
+) -> AsyncIterator[VectorIndex]:
     """Open one that needs nothing of the record's database. Raises `StartError` for a backend that is not there."""
     if chosen.backend == "qdrant":
-        with extra_of(Port.VECTOR_INDEX, chosen.backend):
+        with extra_of(Port.VECTOR_INDEX, chosen.backend, setting=place):
             from adapters.vector_index.qdrant import open_qdrant  # noqa: PLC0415 - its packages are an extra
         async with open_qdrant(
             space,
@@ -156,34 +246,6 @@ async def opened_elsewhere(chosen: VectorIndexSettings, space: EmbeddingSpace) -
         ) as index:
             yield index
     else:
-        factory = third_party(Port.VECTOR_INDEX, chosen.backend)
+        factory = third_party(Port.VECTOR_INDEX, chosen.backend, setting=place)
         async with factory(space=space, options=chosen.options) as index:
             yield index
-
-
-@asynccontextmanager
-async def _opened_pgvector(
-    chosen: VectorIndexSettings, space: EmbeddingSpace, settings: Settings, url: ServerUrl, database: Database
-) -> AsyncIterator[VectorIndex]:
-    """In the main database, or in one of its own; either way over connections of its own.
-
-    Searches and the building of an index take long: verification and credentials do not wait behind them.
-    """
-    size, timeout = settings.database.pool_size, settings.database.timeout
-    pools = [engine(chosen.url or url, connections=size, timeout=timeout, autocommit=True)]
-    if chosen.url is not None:
-        pools.append(engine(chosen.url, connections=1, timeout=timeout, autocommit=True))
-    pings = database.pings if chosen.url is None else pools[-1]
-    index = PgvectorVectorIndex(
-        pools[0],
-        space,
-        exact_up_to=chosen.exact_up_to or EXACT_UP_TO,
-        half_precision=chosen.half_precision,
-        pings=pings,
-    )
-    try:
-        await index.prepare()
-        yield index
-    finally:
-        for pool in pools:
-            await pool.dispose()

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 import structlog
 from dishka import AsyncContainer, Provider
 
+from adapters.persistence.index_states import SqlIndexStates
 from adapters.persistence.schema_ping import SCHEMA
 from application.ports.errors import PortUnavailable
-from application.ports.index_states import IndexStates
 from application.ports.model_packs import Progress
 from application.use_cases.keys.authenticate import Authenticate
 from application.use_cases.matching.search_faces import SearchFaces
@@ -16,6 +16,7 @@ from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.check_readiness import CheckReadiness
 from domain.errors import FacepassError
 from entrypoints.settings import Settings
+from entrypoints.wiring.adapters import Port, third_party
 from entrypoints.wiring.container import make_container
 from entrypoints.wiring.start_error import StartError
 
@@ -45,6 +46,7 @@ async def started(container: AsyncContainer) -> None:
             await container.get(Authenticate)
             await container.get(SearchFaces)
             await _require_index(container)
+            _require_liveness(await container.get(Settings))
         except PortUnavailable as error:
             if error.port != SCHEMA:
                 raise
@@ -54,9 +56,15 @@ async def started(container: AsyncContainer) -> None:
         raise StartError(f"{error.message} ({error.code})") from error
 
 
+def _require_liveness(settings: Settings) -> None:
+    """Raise `StartError` where a check is named that is not there; no call asks it yet."""
+    if settings.liveness_checker.backend:
+        third_party(Port.LIVENESS_CHECKER, settings.liveness_checker.backend)
+
+
 async def _require_index(container: AsyncContainer) -> None:
     """Raise `StartError` where the index that answers searches is one that the settings do not name."""
-    state = await (await container.get(IndexStates)).now()
+    state = await (await container.get(SqlIndexStates)).adopt()
     here = (await container.get(ServedSpaces)).first.indexes
     if state.serving not in here:
         raise StartError(

@@ -18,7 +18,7 @@ from typing import IO, Any, Final, final
 import msgspec
 from sqlalchemy import text
 
-from adapters.persistence.database import Database, engine
+from adapters.persistence.database import engine
 from application.ports.blob_store import BlobStore
 from application.ports.errors import PortRejected
 from application.ports.face_embedder import FaceEmbedder
@@ -28,7 +28,7 @@ from entrypoints.settings import PREFIX, ImageSettings, Settings, SettingsError,
 from entrypoints.wiring.adapters import BUILT_IN, Port, extra_of, third_party
 from entrypoints.wiring.checks import Began, Collected, Done, Event, Outcome, Promise, Refused
 from entrypoints.wiring.database import ServerUrl
-from entrypoints.wiring.indexes import opened_elsewhere, opened_index
+from entrypoints.wiring.indexes import IndexPools, opened_elsewhere, opened_index
 from entrypoints.wiring.start_error import StartError
 from entrypoints.wiring.startup import opened
 
@@ -60,8 +60,8 @@ async def vector_indexes(settings: Settings) -> AsyncIterator[Open]:
     chosen = settings.vector_index
     if chosen.backend == "pgvector":
         async with opened(settings) as container:
-            url, database = await container.get(ServerUrl), await container.get(Database)
-            yield lambda _: opened_index(chosen, SPACE, settings, url, database)
+            url, pools = await container.get(ServerUrl), await container.get(IndexPools)
+            yield lambda _: opened_index(chosen, SPACE, pools)
             await _drop_table(chosen.url or url, SPACE.id)
         return
     yield lambda _: opened_elsewhere(chosen, SPACE)
@@ -138,11 +138,13 @@ OPENERS: Final = {
 
 
 def main(port: Port, name: str, out: IO[bytes]) -> None:
-    """Open the adapter once to see whether it can be, then run the kit against it."""
+    """Run the kit against one adapter."""
+    from application.conformance.plugin import run  # noqa: PLC0415 - pytest is an extra
+
     wire = _Wire(out)
     try:
         settings = settings_for(port, name)
-        asyncio.run(_rehearsed(OPENERS[port], settings))
+        run(port.value, lambda: OPENERS[port](settings), wire)
     except (StartError, SettingsError) as error:
         wire.send(Refused(str(error)))
     except FacepassError as error:
@@ -150,9 +152,6 @@ def main(port: Port, name: str, out: IO[bytes]) -> None:
     except Exception as error:  # noqa: BLE001 - a factory of others may raise anything
         wire.send(Refused(f"{name} cannot be opened: {type(error).__name__}: {error}"))
     else:
-        from application.conformance.plugin import run  # noqa: PLC0415 - pytest is an extra
-
-        run(port.value, lambda: OPENERS[port](settings), wire)
         wire.send(Done())
 
 
@@ -175,11 +174,6 @@ class _Wire:
     def send(self, event: Event | Refused | Done) -> None:
         self._out.write(msgspec.json.encode(event) + b"\n")
         self._out.flush()
-
-
-async def _rehearsed(opener: Callable[[Settings], AbstractAsyncContextManager[Open]], settings: Settings) -> None:
-    async with opener(settings) as opens, opens("conformance-rehearsal"):
-        pass
 
 
 @asynccontextmanager

@@ -67,6 +67,8 @@ words = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_chara
 names = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
 options = st.dictionaries(st.from_regex(r"[a-z]{1,8}(_[a-z]{1,8}){0,2}", fullmatch=True), words, max_size=3)
 folders = st.text("abcdefgh/._- ", min_size=1, max_size=30).map(lambda text: Path("/x" + text.strip()))
+postgresql = st.sampled_from(["postgresql://user:p%40ss@host:5432/name", "postgresql://[::1]/name?sslmode=require"])
+redis = st.sampled_from(["redis://host", "rediss://user:p%2Fss@host:6380/1", "unix:///run/redis.sock"])
 whole = st.integers(min_value=1, max_value=2**31)
 amounts = st.floats(min_value=1e-6, max_value=10_000)
 
@@ -82,12 +84,11 @@ any_settings = st.builds(
     master_key_file=perhaps(folders.map(lambda path: Path("/keys") / path.relative_to("/"))),
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
     log_format=st.sampled_from(["console", "json"]),
-    database=st.builds(DatabaseSettings, url=perhaps(words), pool_size=whole, timeout=amounts),
+    database=st.builds(DatabaseSettings, url=perhaps(postgresql), pool_size=whole, timeout=amounts),
     face_embedder=st.builds(
         FaceEmbedderSettings,
         backend=names,
         pack=words,
-        root=perhaps(folders),
         options=options,
         providers=st.lists(words, min_size=1, max_size=4).map(tuple),
         threads=st.integers(0, 512),
@@ -97,9 +98,9 @@ any_settings = st.builds(
     ),
     vector_index=st.builds(
         VectorIndexSettings,
-        backend=names.filter(lambda name: name != "qdrant"),
+        backend=st.just("pgvector"),
         name=st.just("first"),
-        url=perhaps(words),
+        url=perhaps(postgresql),
         exact_up_to=perhaps(whole),
         half_precision=st.booleans(),
         options=options,
@@ -107,20 +108,21 @@ any_settings = st.builds(
     next_vector_index=st.builds(
         NextVectorIndexSettings,
         backend=st.just("qdrant"),
-        path=folders,
+        url=st.just("http://host:6333"),
         shards=perhaps(whole),
         replicas=perhaps(whole),
     ),
     blob_store=st.builds(
         BlobStoreSettings,
         backend=st.just("s3"),
-        path=perhaps(folders),
         bucket=words,
         encryption=st.sampled_from(["", "AES256", "aws:kms"]),
         options=options,
     ),
-    job_queue=st.builds(JobQueueSettings, url=words, backend=names, upkeep_seconds=amounts, concurrency=whole),
-    cache=st.builds(CacheSettings, backend=st.just("redis"), url=words),
+    job_queue=st.builds(
+        JobQueueSettings, url=redis, backend=st.just("arq"), options=options, upkeep_seconds=amounts, concurrency=whole
+    ),
+    cache=st.builds(CacheSettings, backend=st.just("redis"), url=redis),
     models=st.builds(ModelsSettings, dir=perhaps(folders), commercial_only=st.booleans(), index_url=perhaps(words)),
     image=st.tuples(whole, amounts, amounts).map(
         lambda drawn: ImageSettings(max_bytes=drawn[0], max_megapixels=min(drawn[1:]), budget_megapixels=max(drawn[1:]))
@@ -242,7 +244,14 @@ def test_a_number_is_finite(name: str, value: str) -> None:
         ({"FACEPASS_NEXT_VECTOR_INDEX__BACKEND": "qdrant"}, "FACEPASS_NEXT_VECTOR_INDEX__URL"),
         ({"FACEPASS_NEXT_VECTOR_INDEX__BACKEND": "pgvector"}, "FACEPASS_NEXT_VECTOR_INDEX__NAME"),
         ({"FACEPASS_BLOB_STORE__BACKEND": "s3"}, "FACEPASS_BLOB_STORE__BUCKET"),
-        ({"FACEPASS_BLOB_STORE__ACCESS_KEY": "half"}, "FACEPASS_BLOB_STORE__SECRET_KEY"),
+        (
+            {
+                "FACEPASS_BLOB_STORE__BACKEND": "s3",
+                "FACEPASS_BLOB_STORE__BUCKET": "faces",
+                "FACEPASS_BLOB_STORE__ACCESS_KEY": "half",
+            },
+            "FACEPASS_BLOB_STORE__SECRET_KEY",
+        ),
         ({"FACEPASS_JOB_QUEUE__BACKEND": "arq"}, "FACEPASS_JOB_QUEUE__URL"),
         ({"FACEPASS_CACHE__BACKEND": "redis"}, "FACEPASS_CACHE__URL"),
     ],
@@ -250,6 +259,31 @@ def test_a_number_is_finite(name: str, value: str) -> None:
 def test_what_a_backend_cannot_do_without_is_named(given: dict[str, str], missing: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{missing}: "):
         read_settings(given, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "ignored"),
+    [
+        ({"FACEPASS_FACE_EMBEDDER__ROOT": "/x"}, "FACEPASS_FACE_EMBEDDER__ROOT"),
+        ({"FACEPASS_VECTOR_INDEX__API_KEY": "secret"}, "FACEPASS_VECTOR_INDEX__API_KEY"),
+        ({"FACEPASS_NEXT_VECTOR_INDEX__URL": "postgresql://host/name"}, "FACEPASS_NEXT_VECTOR_INDEX__URL"),
+        ({"FACEPASS_BLOB_STORE__BUCKET": "faces"}, "FACEPASS_BLOB_STORE__BUCKET"),
+        ({"FACEPASS_JOB_QUEUE__URL": "redis://host"}, "FACEPASS_JOB_QUEUE__URL"),
+        ({"FACEPASS_CACHE__URL": "redis://host"}, "FACEPASS_CACHE__URL"),
+    ],
+)
+def test_a_setting_that_the_backend_does_not_know_is_refused(given: dict[str, str], ignored: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{ignored}: is for ") as caught:
+        read_settings(given, dotenv=None)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "redis://:s3cr/et@host", "http://s3cr@host", "redis://host:s3cr"])
+def test_a_bad_address_is_refused_and_not_repeated(address: str) -> None:
+    given = {"FACEPASS_CACHE__BACKEND": "redis", "FACEPASS_CACHE__URL": address}
+    with pytest.raises(SettingsError, match=r"^FACEPASS_CACHE__URL: ") as caught:
+        read_settings(given, dotenv=None)
+    assert "s3cr" not in str(caught.value)
 
 
 def test_a_third_partys_options_are_its_own() -> None:
@@ -268,8 +302,9 @@ def test_several_processes_need_what_they_can_share(tmp_path: Path) -> None:
     }
     assert read_settings(shared, dotenv=None).http.processes == 2
     for name in ("FACEPASS_JOB_QUEUE__BACKEND", "FACEPASS_CACHE__BACKEND"):
+        without = {**shared, name: "", name.replace("BACKEND", "URL"): ""}
         with pytest.raises(SettingsError, match=r"^FACEPASS_HTTP__PROCESSES: "):
-            read_settings({**shared, name: ""}, dotenv=None)
+            read_settings(without, dotenv=None)
     folder = {"FACEPASS_VECTOR_INDEX__BACKEND": "qdrant", "FACEPASS_VECTOR_INDEX__PATH": str(tmp_path)}
     with pytest.raises(SettingsError, match=r"^FACEPASS_VECTOR_INDEX__PATH: "):
         read_settings({**shared, **folder}, dotenv=None)

@@ -94,11 +94,11 @@ class Reconcile:
     async def after_commit(self, *, workspace: WorkspaceId, references: Sequence[ReferenceId]) -> Reconciled:
         """Do it at once for a write that is durable already, whatever happens here: what fails, the sweep repeats.
 
-        Raises nothing of `FacepassError`.
+        Raises nothing, whatever an adapter does: what was written is acknowledged.
         """
         try:
             return await self(workspace=workspace, references=references)
-        except FacepassError:
+        except Exception:  # noqa: BLE001 - a third party's adapter may raise anything
             with suppress(FacepassError):
                 await self.transaction.rollback()
             return Reconciled(behind=frozenset(references), unsearchable=frozenset(references))

@@ -76,4 +76,6 @@ async def _asked(ping: Ping) -> str:
         return f"no answer within {LONGEST_PING:g} seconds"
     except FacepassError as error:
         return f"{error.code}: {error.message}"
+    except Exception as error:  # noqa: BLE001 - a third party's adapter may raise anything
+        return f"error: {type(error).__name__}"
     return OK
