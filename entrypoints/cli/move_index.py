@@ -156,8 +156,10 @@ class _Stages:
 
     def __call__(self, stage: Stage, done: int, total: int) -> None:
         if stage is not self._stage:
+            if self._stage is not None:
+                self._bar.update(self._task, completed=total)
             self._stage = stage
-            self._task = self._bar.add_task(_STAGES[stage], total=total or None)
+            self._task = self._bar.add_task(_STAGES[stage], total=total)
         self._bar.update(self._task, completed=done)
 
 
@@ -178,10 +180,8 @@ def _print(moved: Moved) -> None:
         return
     results.print(f"'{state.serving}' answers searches", markup=False)
     if state.beside is not None:
-        results.print(f"To take it back:            facepass index migrate --to {state.beside}", markup=False)
-        results.print(
-            f"To end with '{state.beside}' for good: facepass index migrate --drop {state.beside}", markup=False
-        )
+        results.print(f"To take it back: facepass index migrate --to {state.beside}", markup=False)
+        results.print(f"To end the old:  facepass index migrate --drop {state.beside}", markup=False)
 
 
 def _table(moved: Moved, compared: Compared) -> Table:

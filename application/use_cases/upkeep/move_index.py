@@ -94,7 +94,7 @@ class MoveIndex:
             moved = replace(moved, compared=await self._filled(state, to, galleries, moved.references, told))
         if not moved.done:
             return moved
-        told(Stage.SWITCH, 0, 0)
+        told(Stage.SWITCH, moved.references, moved.references)
         await self._require_answer(to, galleries)
         return replace(moved, state=await self._switched(state, to))
 
