@@ -4,8 +4,10 @@ from typing import Final
 
 import pytest
 
-CONTRACTS: Final = ("blob_store", "face_embedder", "job_queue", "liveness_checker", "vector_index")
-"""The modules, one a port: each has one class whose name ends in `Contract`."""
+EXPLAINED: Final = tuple(
+    f"{__name__}.{module}"
+    for module in ("blob_store", "event_loop", "face_embedder", "job_queue", "liveness_checker", "vector_index")
+)
+"""The modules with assertions, which pytest explains where it is told of them before they are imported."""
 
-# pytest explains a failed assertion where it was told of the module before that is imported.
-pytest.register_assert_rewrite(*(f"{__name__}.{contract}" for contract in CONTRACTS), f"{__name__}.event_loop")
+pytest.register_assert_rewrite(*EXPLAINED)

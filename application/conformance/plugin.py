@@ -3,6 +3,7 @@
 Whoever tests an adapter of their own needs none of this: they subclass the contract of their port.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +13,8 @@ from secrets import token_hex
 from typing import Any, Final, Literal, Protocol
 
 import pytest
+
+from application.conformance import EXPLAINED
 
 Open = Callable[[str], AbstractAsyncContextManager[Any]]
 """Opens the adapter in a place that nobody else uses, named with a-z, 0-9 and '-', up to 32 characters.
@@ -60,12 +63,18 @@ def run(contract: str, opened: Callable[[], AbstractAsyncContextManager[Open]], 
     """Run a contract in this process, which should have no other plugins (`PYTEST_DISABLE_PLUGIN_AUTOLOAD=1`).
 
     Args:
-        contract: a module's name, one of `CONTRACTS`.
+        contract: the name of its module: `vector_index`.
         opened: what is open as long as the kit runs, a server's connections say, and yields what opens the adapter.
         audience: told in this thread.
+
+    Raises:
+        Exception: what opening the adapter raises; nothing is tried then.
     """
     test = "Test" + contract.title().replace("_", "")
-    pytest.main([*_ARGUMENTS, f"{_SUITE}::{test}"], plugins=[Kit(opened, audience)])
+    kit = Kit(opened, audience)
+    pytest.main([*_ARGUMENTS, f"{_SUITE}::{test}"], plugins=[kit])
+    if kit.refusal is not None:
+        raise kit.refusal
 
 
 class Kit:
@@ -78,6 +87,21 @@ class Kit:
         self._run = token_hex(4)
         self._numbers = count()
         self._reports: list[pytest.TestReport] = []
+        self.refusal: Exception | None = None
+        """Why the adapter could not be opened."""
+
+    def pytest_sessionstart(self) -> None:
+        """Open the adapter once: what cannot be opened is one reason, and not one for every promise."""
+        pytest.register_assert_rewrite(*EXPLAINED)  # again, for the first time was before pytest began
+        try:
+            asyncio.run(self._rehearsed())
+        except Exception as error:  # noqa: BLE001 - handed on by `run`
+            self.refusal = error
+            pytest.exit("the adapter cannot be opened")
+
+    async def _rehearsed(self) -> None:
+        async with self._opened() as opened, opened(f"conformance-{self._run}"):
+            pass
 
     @pytest.fixture(scope="session")
     async def opened(self) -> AsyncIterator[Open]:
@@ -134,7 +158,8 @@ def _reason(report: pytest.TestReport) -> str:
     case = report.nodeid.partition("[")[2].rstrip("]")
     stage = _STAGES.get(report.when, "")
     where = ", ".join(part for part in (case, stage) if part)
-    return f"{where}: {lines[0]}" if where else str(lines[0])
+    reason = str(lines[0]).removeprefix("AssertionError: ")
+    return f"{where}: {reason}" if where else reason
 
 
 def _why_skipped(report: pytest.TestReport) -> str:
