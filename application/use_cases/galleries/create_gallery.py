@@ -14,7 +14,7 @@ from domain.workspace import WorkspaceId
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateGallery:
-    """Make an empty gallery, bound for good to the embedding space of the current face model.
+    """Make an empty gallery, bound to the embedding space of the current face model.
 
     Its name is unique in the workspace. What the policy leaves out has the service's defaults.
     """
