@@ -30,6 +30,12 @@ class EmbeddingSpace:
         """The short name under which the record and the index know this space."""
         return SpaceId(f"{self.model}:{self.digest[:12]}")
 
+    def require(self, embedding: "Embedding") -> None:
+        """Raise `SpaceMismatch` for an embedding of another space, or of another dimension than this one's."""
+        require_same_space(self.id, embedding.space)
+        if embedding.dimension != self.dimension:
+            raise SpaceMismatch(f"{self.id} has {self.dimension} dimensions, not {embedding.dimension}")
+
 
 @final
 class Embedding:

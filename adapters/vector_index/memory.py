@@ -3,9 +3,8 @@ from typing import final
 from uuid import UUID
 
 from application.ports.vector_index import Entry, Neighbour, VectorIndex
-from domain.embedding import Embedding, EmbeddingSpace, require_same_space
+from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
-from domain.errors import SpaceMismatch
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.similarity import similarities
@@ -28,7 +27,7 @@ class MemoryVectorIndex(VectorIndex):
         per_person: int = 1,
         among: Sequence[PersonId] | None = None,
     ) -> Sequence[Neighbour]:
-        self._require_ours(probe)
+        self._space.require(probe)
         wanted = None if among is None else set(among)
         nearest = self._nearest(
             probe, [entry for entry in self._of(gallery) if wanted is None or entry.person in wanted]
@@ -38,7 +37,7 @@ class MemoryVectorIndex(VectorIndex):
 
     async def upsert(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._require_ours(entry.embedding)
+            self._space.require(entry.embedding)
         self._entries.update((entry.reference, entry) for entry in entries)
 
     async def remove(self, references: Sequence[ReferenceId]) -> None:
@@ -63,11 +62,6 @@ class MemoryVectorIndex(VectorIndex):
             for entry, cosine in zip(entries, cosines, strict=True)
         ]
         return sorted(neighbours, key=lambda neighbour: (-neighbour.similarity, neighbour.reference))
-
-    def _require_ours(self, embedding: Embedding) -> None:
-        require_same_space(self._space.id, embedding.space)
-        if embedding.dimension != self._space.dimension:
-            raise SpaceMismatch(f"{self._space.id} has {self._space.dimension} dimensions, not {embedding.dimension}")
 
 
 def _at_most(per_person: int, nearest: Sequence[Neighbour], people: Collection[PersonId]) -> list[Neighbour]:

@@ -21,9 +21,8 @@ from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.ping import Ping
 from application.ports.upkeep import Upkeep
 from application.ports.vector_index import Entry, Neighbour, VectorIndex
-from domain.embedding import Embedding, EmbeddingSpace, require_same_space
+from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
-from domain.errors import SpaceMismatch
 from domain.gallery import GalleryId
 from domain.person import PersonId
 
@@ -136,7 +135,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         per_person: int = 1,
         among: Sequence[PersonId] | None = None,
     ) -> Sequence[Neighbour]:
-        self._require_ours(probe)
+        self._space.require(probe)
         vector = probe.vector
         async with self._connected() as connection:
             if among is None:
@@ -150,7 +149,7 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
 
     async def upsert(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._require_ours(entry.embedding)
+            self._space.require(entry.embedding)
         last = {entry.reference: entry for entry in entries}
         async with self._connected() as connection:
             # One implicit transaction, and rows in one order, so that two writers cannot lock in a circle.
@@ -438,11 +437,6 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         finally:
             if alone and not connection.is_closed():
                 await connection.execute("SELECT pg_advisory_unlock($1)", self._build_lock)
-
-    def _require_ours(self, embedding: Embedding) -> None:
-        require_same_space(self._space.id, embedding.space)
-        if embedding.dimension != self._space.dimension:
-            raise SpaceMismatch(f"{self._space.id} has {self._space.dimension} dimensions, not {embedding.dimension}")
 
     def _to_entry(self, row: Record, gallery: GalleryId) -> Entry:
         return Entry(

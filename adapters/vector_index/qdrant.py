@@ -23,9 +23,8 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.ping import Ping
 from application.ports.vector_index import Entry, Neighbour, VectorIndex
-from domain.embedding import Embedding, EmbeddingSpace, require_same_space
+from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
-from domain.errors import SpaceMismatch
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.similarity import similarities
@@ -191,7 +190,7 @@ class QdrantVectorIndex(VectorIndex, Ping):
         per_person: int = 1,
         among: Sequence[PersonId] | None = None,
     ) -> Sequence[Neighbour]:
-        self._require_ours(probe)
+        self._space.require(probe)
         if among is not None and not among:
             return []
         within: list[models.Condition] = [_is("gallery", gallery)]
@@ -208,7 +207,7 @@ class QdrantVectorIndex(VectorIndex, Ping):
 
     async def upsert(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._require_ours(entry.embedding)
+            self._space.require(entry.embedding)
         last = {entry.reference: entry for entry in entries}
         for part in _parts(list(last.values()), self._part):
             async with self._answering(self._timeout):
@@ -382,11 +381,6 @@ class QdrantVectorIndex(VectorIndex, Ping):
         with translated():
             async with asyncio.timeout(patience):
                 yield
-
-    def _require_ours(self, embedding: Embedding) -> None:
-        require_same_space(self._space.id, embedding.space)
-        if embedding.dimension != self._space.dimension:
-            raise SpaceMismatch(f"{self._space.id} has {self._space.dimension} dimensions, not {embedding.dimension}")
 
     def _to_entry(self, record: models.Record, gallery: GalleryId) -> Entry:
         return Entry(

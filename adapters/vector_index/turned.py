@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from application.ports.keyed_hash import KeyedHash
 from application.ports.vector_index import Entry, Neighbour, VectorIndex
-from domain.embedding import Embedding, EmbeddingSpace, require_same_space
+from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
-from domain.errors import SpaceMismatch
 from domain.gallery import GalleryId
 from domain.person import PersonId
 
@@ -68,14 +67,14 @@ class TurnedVectorIndex(VectorIndex):
         per_person: int = 1,
         among: Sequence[PersonId] | None = None,
     ) -> Sequence[Neighbour]:
-        self._require_ours(probe)
+        self._space.require(probe)
         turned = _turned(probe, await self._matrices.of(gallery))
         return await self._index.search(turned, gallery=gallery, people=people, per_person=per_person, among=among)
 
     async def upsert(self, entries: Sequence[Entry]) -> None:
         places: defaultdict[GalleryId, list[int]] = defaultdict(list)
         for place, entry in enumerate(entries):
-            self._require_ours(entry.embedding)
+            self._space.require(entry.embedding)
             places[entry.gallery].append(place)
         # Gallery by gallery, so that no more matrices are held than are meant to be. One call for all of them, in
         # the order in which they came: all or none, and the last of duplicates counts.
@@ -102,11 +101,6 @@ class TurnedVectorIndex(VectorIndex):
         # 16 bytes and then the name: no two pairs are written alike.
         secret = self._keyed_hash.digest(PURPOSE, gallery.bytes + self._space.id.encode())
         return orthogonal(secret, self._space.dimension).astype(np.float32)
-
-    def _require_ours(self, embedding: Embedding) -> None:
-        require_same_space(self._space.id, embedding.space)
-        if embedding.dimension != self._space.dimension:
-            raise SpaceMismatch(f"{self._space.id} has {self._space.dimension} dimensions, not {embedding.dimension}")
 
 
 def orthogonal(secret: bytes, dimension: int) -> NDArray[np.float64]:

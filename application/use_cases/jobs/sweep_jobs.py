@@ -1,13 +1,17 @@
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import final
 
 from application.ports.blob_store import BlobStore
 from application.ports.clock import Clock
+from application.ports.errors import PortBusy, PortRejected
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob
 from application.ports.repositories import JobSweep
 from application.ports.transaction import Transaction
 from application.use_cases.jobs.files import job_files
+from domain.job import JobId
+from domain.workspace import WorkspaceId
 
 KEPT_FOR = timedelta(days=30)
 """A job that ended: long enough to look into last month's failures. Its row holds no personal data, so nothing urges;
@@ -37,12 +41,17 @@ class SweepJobs:
         await self.jobs.purge(now - KEPT_FOR)
         littered = await self.jobs.with_files(limit=_CLEANED_AT_ONCE)
         await self.transaction.commit()
-        for workspace, job in due:
-            await self.queue.put(QueuedJob(kind=JobKind.JOB, workspace=workspace, subject=job))
+        with suppress(PortBusy):  # the others wait for the next sweep
+            for workspace, job in due:
+                await self.queue.put(QueuedJob(kind=JobKind.JOB, workspace=workspace, subject=job))
         for workspace, job in littered:
-            async for key in self.blobs.keys(job_files(workspace, job)):
-                await self.blobs.remove(key)
-            # Afterwards: while the key is kept, there may be files.
-            await self.jobs.without_files(workspace, job)
-            await self.transaction.commit()
+            with suppress(PortRejected):  # what cannot be removed holds up no other
+                await self._clean(workspace, job)
         return len(due)
+
+    async def _clean(self, workspace: WorkspaceId, job: JobId) -> None:
+        async for key in self.blobs.keys(job_files(workspace, job)):
+            await self.blobs.remove(key)
+        # Afterwards: while the key is kept, there may be files.
+        await self.jobs.without_files(workspace, job)
+        await self.transaction.commit()

@@ -1,7 +1,9 @@
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
 from application.ports.clock import Clock
+from application.ports.errors import PortBusy
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob
 from application.ports.repositories import AnswerRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
@@ -32,7 +34,9 @@ class Repair:
         due = await self.reconciliations.due(now, limit=_AT_ONCE)
         await self.answers.purge(now)
         await self.transaction.commit()
-        for workspace, reference in due:
-            await self.queue.put(QueuedJob(kind=JobKind.RECONCILE, workspace=workspace, subject=reference))
+        # Before the many: a queue that is full of references must not keep jobs out.
         await self.sweep_jobs()
+        with suppress(PortBusy):  # the others wait for the next sweep
+            for workspace, reference in due:
+                await self.queue.put(QueuedJob(kind=JobKind.RECONCILE, workspace=workspace, subject=reference))
         return len(due)
