@@ -14,9 +14,12 @@ import httpx
 import pytest
 from dishka import Scope, provide
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
+from adapters.persistence import schema
 from adapters.persistence.connection import SqlConnection
+from adapters.persistence.database import engine
 from application.ports.calibrations import Calibrations
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexName
@@ -637,6 +640,38 @@ class TestFinishing:
             assert len((await service.indexed())[0]) == 1
             await service.execute("UPDATE reconciliations SET due_at = now()")
             await comes_true(service.nothing_is_left_of_anybody)
+
+
+class TestAnOlderSchema:
+    async def test_each_reference_keeps_the_template_of_its_gallery(
+        self, settings: Settings, database_url: str
+    ) -> None:
+        async with serving(settings, TwoModels()) as service:
+            await service.enrol(picture("ada"), person="ada")
+            await service.migrate(switch=True)
+            enrolled = await service.execute('SELECT r.template, s.template FROM "references" r, spare_templates s')
+        await schema.downgrade(database_url, "0003")
+        kept = await fetched(database_url, 'SELECT template, space FROM "references"')
+        assert kept == [(enrolled[0][1], service.new)]
+
+    async def test_it_is_refused_while_references_are_left_behind(self, settings: Settings, database_url: str) -> None:
+        backends = TwoModels()
+        backends.new.unseen.add(picture("ada"))
+        async with serving(settings, backends) as service:
+            await service.enrol(picture("ada"), person="ada")
+            await service.migrate(switch=True, leave_behind=True)
+        with pytest.raises(DBAPIError, match="left behind"):
+            await schema.downgrade(database_url, "0003")
+        assert await schema.current(database_url) == "0004"
+
+
+async def fetched(url: str, query: str) -> list[tuple[Any, ...]]:
+    pool = engine(url, connections=1, timeout=10.0, autocommit=True)
+    try:
+        async with pool.connect() as connection:
+            return [tuple(row) for row in (await connection.execute(text(query))).all()]
+    finally:
+        await pool.dispose()
 
 
 class TestWhatIsRefused:
