@@ -125,11 +125,14 @@ CACHES: Final[dict[str, Chosen]] = {
     "memory": of(cache=lambda _: CacheSettings()),
     "redis": of(cache=lambda place: CacheSettings(backend="redis", url=place.redis)),
 }
+OF_ONE_PROCESS: Final = "qdrant in a folder"
+"""Which the settings refuse beside workers."""
 COMBINATIONS: Final = [
     pytest.param(
         [INDEXES[index], BLOB_STORES[blobs], QUEUES[queue], CACHES[cache]], id=f"{index}-{blobs}-{queue}-{cache}"
     )
     for index, blobs, queue, cache in product(INDEXES, BLOB_STORES, QUEUES, CACHES)
+    if not (index == OF_ONE_PROCESS and queue == "arq")
 ]
 
 
