@@ -63,7 +63,7 @@ local all all reject
 _SETTINGS: Final = """\
 # Written by facepass at each start; lines of your own belong in ../postgresql.local.conf.
 cluster_name = 'facepass'
-max_connections = 60
+max_connections = 90
 shared_buffers = '128MB'
 max_wal_size = '512MB'
 min_wal_size = '32MB'

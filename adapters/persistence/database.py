@@ -18,6 +18,8 @@ class Database:
     """The pools of one PostgreSQL server: for transactions, for single reads, and for asking whether it is there."""
 
     transactions: AsyncEngine
+    background: AsyncEngine
+    """For transactions too, of work that no client waits for: it must get on while requests wait for its locks."""
     reads: AsyncEngine
     """AUTOCOMMIT: one round trip a query, no BEGIN and no ROLLBACK around it."""
     pings: AsyncEngine
@@ -29,12 +31,13 @@ class Database:
 
         Args:
             url: `postgresql://user:password@host/database`, with `sslmode` where TLS is wanted.
-            transactions: connections for transactions, at most.
+            transactions: connections for transactions, at most, and as many for those of background work.
             reads: connections for single reads, at most.
             timeout: seconds after which connecting, waiting for a connection and each command fail.
         """
         return cls(
             transactions=engine(url, connections=transactions, timeout=timeout),
+            background=engine(url, connections=transactions, timeout=timeout),
             reads=engine(url, connections=reads, timeout=timeout, autocommit=True),
             pings=engine(url, connections=1, timeout=timeout, autocommit=True),
         )
@@ -42,6 +45,7 @@ class Database:
     async def aclose(self) -> None:
         """Close all connections."""
         await self.transactions.dispose()
+        await self.background.dispose()
         await self.reads.dispose()
         await self.pings.dispose()
 

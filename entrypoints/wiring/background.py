@@ -16,6 +16,7 @@ from domain.enrolment import ReferenceId
 from domain.errors import FacepassError
 from domain.job import Job, JobId, JobStatus
 from entrypoints.settings import Settings
+from entrypoints.wiring.database import behind
 from entrypoints.wiring.queues import IN_PROCESS
 
 log = structlog.get_logger("facepass.background")
@@ -64,16 +65,21 @@ def handler(container: AsyncContainer) -> Callable[[QueuedJob], Awaitable[None]]
     """Return what does a job, in a unit of work of its own."""
 
     async def handle(job: QueuedJob) -> None:
-        async with container(scope=Scope.REQUEST) as unit:
-            match job.kind:
-                case JobKind.RECONCILE:
-                    reconcile = await unit.get(Reconcile)
-                    async with asyncio.timeout(LONGEST_RECONCILIATION):
-                        await reconcile(workspace=job.workspace, references=[ReferenceId(job.subject)])
-                case JobKind.JOB:
-                    _log_run(await (await unit.get(RunJob))(workspace=job.workspace, job=JobId(job.subject)))
+        with behind():
+            async with container(scope=Scope.REQUEST) as unit:
+                await _done(unit, job)
 
     return handle
+
+
+async def _done(unit: AsyncContainer, job: QueuedJob) -> None:
+    match job.kind:
+        case JobKind.RECONCILE:
+            reconcile = await unit.get(Reconcile)
+            async with asyncio.timeout(LONGEST_RECONCILIATION):
+                await reconcile(workspace=job.workspace, references=[ReferenceId(job.subject)])
+        case JobKind.JOB:
+            _log_run(await (await unit.get(RunJob))(workspace=job.workspace, job=JobId(job.subject)))
 
 
 def _log_run(job: Job | None) -> None:
@@ -88,8 +94,9 @@ async def regular(container: AsyncContainer) -> Sequence[Regular]:
     every = (await container.get(Settings)).job_queue.upkeep_seconds
 
     async def repair() -> None:
-        async with container(scope=Scope.REQUEST) as unit:
-            await (await unit.get(Repair))()
+        with behind():
+            async with container(scope=Scope.REQUEST) as unit:
+                await (await unit.get(Repair))()
 
     return [
         Regular(name="repair", every=every, work=repair),

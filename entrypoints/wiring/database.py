@@ -1,7 +1,9 @@
 """The record: a private PostgreSQL or a server of one's own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NewType
 
 from dishka import Provider, Scope, provide
@@ -39,6 +41,19 @@ from application.ports.repositories import (
 from application.ports.transaction import Transaction
 from entrypoints.settings import Settings
 from entrypoints.wiring.start_error import StartError
+
+_behind: ContextVar[bool] = ContextVar("behind", default=False)
+
+
+@contextmanager
+def behind() -> Iterator[None]:
+    """Let units of work that are opened in the block take the connections of background work."""
+    token = _behind.set(True)
+    try:
+        yield
+    finally:
+        _behind.reset(token)
+
 
 ServerUrl = NewType("ServerUrl", str)
 """Where PostgreSQL is reached, whoever runs it; the schema may be old."""
@@ -97,7 +112,7 @@ class DatabaseProvider(Provider):
     @provide(scope=Scope.REQUEST)
     async def connection(self, database: Database) -> AsyncIterator[SqlConnection]:
         """Share one connection among a request's repositories; what was not committed is rolled back."""
-        connection = SqlConnection(database.transactions)
+        connection = SqlConnection(database.background if _behind.get() else database.transactions)
         try:
             yield connection
         finally:

@@ -145,7 +145,7 @@ def test_nothing_set_gives_the_defaults() -> None:
 def test_a_server_and_two_busy_commands_fit_into_the_private_database() -> None:
     (takes,) = re.findall(r"^max_connections = (\d+)$", supervisor._SETTINGS, re.MULTILINE)
     kept_for_its_owner = 3  # superuser_reserved_connections, as PostgreSQL has it
-    each = 3 * Settings().database.pool_size + 1
+    each = 4 * Settings().database.pool_size + 1
     assert 3 * each <= int(takes) - kept_for_its_owner
 
 

@@ -33,6 +33,9 @@ _SETTLED_AT_ONCE = 200
 _FEW = 4
 """References that may follow while enrolments wait for the switch: a second's work, or little more."""
 
+_LOCKED = 5.0
+"""Seconds that enrolments wait at most for a switch: half of what their own statements wait by default."""
+
 _ROUNDS = 20
 """Times that a job catches up with enrolments before it says that they come too fast."""
 
@@ -143,13 +146,16 @@ class MoveGallery(JobHandler):
             # Most of what is noted: while others enrol there is always some more.
             await self._unwritten(order)
             await progress(0, None, SWITCHING)
-            async with self.scope() as unit:
-                gallery = await unit.galleries.get(order.workspace, order.gallery, lock=True)
-                if gallery.space == order.target:
-                    return True
-                if await self._has_caught_up(order, unit):
-                    await self._switch(order, gallery, unit)
-                    return True
+            try:
+                async with asyncio.timeout(_LOCKED), self.scope() as unit:
+                    gallery = await unit.galleries.get(order.workspace, order.gallery, lock=True)
+                    if gallery.space == order.target:
+                        return True
+                    if await self._has_caught_up(order, unit):
+                        await self._switch(order, gallery, unit)
+                        return True
+            except TimeoutError:
+                continue  # enrolments have waited long enough: let them pass, and begin again
         raise PortBusy("face_embedder", "references are enrolled faster than they can follow to the other model")
 
     async def _has_caught_up(self, order: MoveOrder, locked: MoveUnit) -> bool:
