@@ -201,7 +201,7 @@ async def test_start_gives_a_server_with_pgvector_behind_its_address(running: tu
 async def test_what_is_committed_is_on_the_disk(running: tuple[EmbeddedPostgres, str]) -> None:
     _, url = running
     names = ("fsync", "full_page_writes", "synchronous_commit", "jit", "TimeZone", "max_connections")
-    assert await answers(url, *(f"SHOW {name}" for name in names)) == ["on", "on", "on", "off", "UTC", "60"]
+    assert await answers(url, *(f"SHOW {name}" for name in names)) == ["on", "on", "on", "off", "UTC", "90"]
 
 
 async def test_a_database_made_later_has_pgvector_too(running: tuple[EmbeddedPostgres, str]) -> None:
