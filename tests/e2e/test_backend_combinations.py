@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 from uuid import uuid4
 
 import httpx
@@ -17,7 +17,7 @@ from application.ports.blob_store import BlobStore
 from application.ports.cache import Cache
 from application.ports.calibrations import Calibrations
 from application.ports.face_embedder import FaceEmbedder
-from application.use_cases.upkeep.verify_index import VerifyIndex
+from application.ports.job_queue import JobQueue
 from domain.embedding import EmbeddingSpace
 from domain.face import Analysis, Embed
 from entrypoints.settings import (
@@ -30,14 +30,13 @@ from entrypoints.settings import (
 )
 from entrypoints.wiring.background import work
 from entrypoints.wiring.startup import opened
+from tests.e2e.calls import REFERENCES, agreement, enrol, found, is_verified, listed, until
 from tests.e2e.in_process import LoadedEmbedder, Served, served, settings_for
 from tests.e2e.wire import encoded
 from tests.e2e.with_jobs import CURVE
 from tests.integration.qdrant_peer import QdrantPeer
 from tests.redis_server import RedisServer, redis_server
 from tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
-
-REFERENCES = "/galleries/default/references"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +183,7 @@ async def test_people_are_enrolled_found_verified_and_deleted_whatever_the_backe
             settings = msgspec.structs.replace(settings, **await stack.enter_async_context(chosen(place)))
         service = await stack.enter_async_context(served(settings, LoadedEmbedder(remembering)))
         await stack.enter_async_context(with_a_worker(service))
+        await are_in_use(service, settings)
         await remembers(service)
         await main_job(service, enrolled=astronaut, probe=again, by_a_job=cast[0])
 
@@ -228,6 +228,17 @@ async def keep_a_curve(settings: Settings) -> None:
         (await container.get(Calibrations)).keep(CURVE, space=space)
 
 
+async def are_in_use(service: Served, settings: Settings) -> None:
+    """Each adapter stands in the file that its backend gave its name."""
+    chosen = {
+        BlobStore: settings.blob_store.backend,
+        JobQueue: settings.job_queue.backend,
+        Cache: settings.cache.backend,
+    }
+    used = {port: type(await service.container.get(port)).__module__.rpartition(".")[2] for port in chosen}
+    assert used == chosen
+
+
 async def remembers(service: Served) -> None:
     cache = await service.container.get(Cache)
     key = uuid4().hex
@@ -241,29 +252,24 @@ async def main_job(service: Served, *, enrolled: bytes, probe: bytes, by_a_job: 
     ready = await client.get("http://facepass/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready"), ready.text
 
-    made = await enrol(client, enrolled, "eileen")
+    (made,) = (await enrol(client, enrolled, external_id="eileen"))["accepted"]
     assert made["searchable"]
     assert await found(client, probe) == ["eileen"]
-    assert await verified(client, probe, "eileen")
+    assert await is_verified(client, probe, "eileen")
     await enrol_by_a_job(client, by_a_job, "somebody")
     assert await found(client, by_a_job) == ["somebody"]
-    assert await agrees(service, references=2)
+    report = await agreement(service)
+    assert (report.agrees, report.references) == (True, 2)
     image = await client.get(f"{REFERENCES}/{made['id']}/image")
     assert (image.status_code, image.content) == (200, enrolled)
 
-    for reference in (await client.get(REFERENCES)).json()["items"]:
+    for reference in await listed(client, REFERENCES):
         assert (await client.delete(f"{REFERENCES}/{reference['id']}")).status_code == 204
     assert await found(client, probe) == await found(client, by_a_job) == []
     assert (await client.get(f"{REFERENCES}/{made['id']}/image")).status_code == 404
-    assert await agrees(service, references=0)
+    report = await agreement(service)
+    assert (report.agrees, report.references) == (True, 0)
     await nothing_is_kept(service)
-
-
-async def enrol(client: httpx.AsyncClient, image: bytes, name: str) -> dict[str, Any]:
-    answer = await client.post(REFERENCES, files={"image": image}, data={"external_id": name})
-    assert answer.status_code == 201, answer.text
-    (made,) = answer.json()["accepted"]
-    return dict(made)
 
 
 async def enrol_by_a_job(client: httpx.AsyncClient, image: bytes, name: str) -> None:
@@ -273,34 +279,20 @@ async def enrol_by_a_job(client: httpx.AsyncClient, image: bytes, name: str) -> 
         headers={"Prefer": "respond-async"},
     )
     assert answer.status_code == 202, answer.text
-    async with asyncio.timeout(60.0):
-        while (job := (await client.get(f"/jobs/{answer.json()['id']}")).json())["finished_at"] is None:  # noqa: ASYNC110 - a job has no event here
-            await asyncio.sleep(0.02)
-    assert job["status"] == "succeeded", job
+    job = f"/jobs/{answer.json()['id']}"
 
+    async def ended() -> bool:
+        return (await client.get(job)).json()["finished_at"] is not None
 
-async def found(client: httpx.AsyncClient, image: bytes) -> list[str]:
-    answer = await client.post("/search", files={"image": image})
-    assert answer.status_code == 200, answer.text
-    return [match["person"]["external_id"] for match in answer.json()["faces"][0]["matches"]]
-
-
-async def verified(client: httpx.AsyncClient, image: bytes, name: str) -> bool:
-    answer = await client.post("/verify", files={"image": image}, data={"external_id": name})
-    assert answer.status_code == 200, answer.text
-    said: bool = answer.json()["verified"]
-    return said
-
-
-async def agrees(service: Served, *, references: int) -> bool:
-    verify = await service.container.get(VerifyIndex)
-    report = await verify(workspace=service.workspace, gallery="default")
-    return report.agrees and report.references == references
+    await until(ended)
+    assert (await client.get(job)).json()["status"] == "succeeded"
 
 
 async def nothing_is_kept(service: Served) -> None:
     """Wait until no image is in the store: those of the job go after its end."""
     blobs = await service.container.get(BlobStore)
-    async with asyncio.timeout(60.0):
-        while [key async for key in blobs.keys("")]:  # noqa: ASYNC110 - a store has no event
-            await asyncio.sleep(0.05)
+
+    async def empty() -> bool:
+        return not [key async for key in blobs.keys("")]
+
+    await until(empty)

@@ -1,8 +1,7 @@
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -10,12 +9,9 @@ import pytest
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.persistence import schema
 from application.ports.face_embedder import FaceEmbedder
-from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
+from tests.e2e.calls import PEOPLE, REFERENCES, agreement, enrol, found, is_down, listed, until
 from tests.e2e.in_process import InProcess, StandIns, in_process, settings_for
-from tests.e2e.wire import encoded, is_problem
-
-REFERENCES = "/galleries/default/references"
-PEOPLE = "/galleries/default/people"
+from tests.e2e.wire import encoded
 
 
 @pytest.fixture
@@ -24,41 +20,6 @@ async def service(
 ) -> AsyncIterator[InProcess]:
     async with in_process(settings_for(database_url, tmp_path, open_pack_dir), StandIns(embedder)) as running:
         yield running
-
-
-async def enrol(client: httpx.AsyncClient, image: bytes, **fields: str) -> dict[str, Any]:
-    answer = await client.post(REFERENCES, files={"image": image}, data=fields)
-    assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
-
-
-async def found(client: httpx.AsyncClient, image: bytes) -> list[str]:
-    answer = await client.post("/search", files={"image": image})
-    assert answer.status_code == 200, answer.text
-    return [match["person"]["external_id"] for match in answer.json()["faces"][0]["matches"]]
-
-
-async def listed(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = (await client.get(path)).json()["items"]
-    return items
-
-
-async def until(so: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it is so, for a minute."""
-    async with asyncio.timeout(60):
-        while not await so():  # noqa: ASYNC110 - what is waited for happens in the database, which has no event
-            await asyncio.sleep(0.05)
-
-
-async def agreement(service: InProcess) -> IndexReport:
-    verify = await service.container.get(VerifyIndex)
-    return await verify(workspace=service.workspace, gallery="default")
-
-
-def is_down(answer: httpx.Response) -> None:
-    is_problem(answer, 503, "dependency_unavailable")
-    assert int(answer.headers["Retry-After"]) >= 1
 
 
 class TestVectorIndex:

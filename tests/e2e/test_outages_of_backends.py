@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import httpx
 import msgspec
 import pytest
 from dishka import Provider, Scope, decorate
@@ -22,17 +21,13 @@ from application.ports.blob_store import BlobKey, BlobStore
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.vector_index import VectorIndex
 from application.use_cases.galleries.get_gallery import GetGallery
-from application.use_cases.upkeep.verify_index import VerifyIndex
 from domain.enrolment import ReferenceId
 from entrypoints.settings import BlobStoreSettings, Settings, VectorIndexSettings
 from tests.conftest import execute
+from tests.e2e.calls import PEOPLE, REFERENCES, agreement, enrol, found, is_down, is_verified, listed, until
 from tests.e2e.in_process import LoadedEmbedder, Served, served, settings_for
-from tests.e2e.wire import is_problem
 from tests.integration.qdrant_peer import served as qdrant_process
 from tests.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
-
-REFERENCES = "/galleries/default/references"
-PEOPLE = "/galleries/default/people"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,48 +102,6 @@ def but(settings: Settings, **changes: msgspec.Struct) -> Settings:
     return msgspec.structs.replace(settings, **changes)
 
 
-async def enrol(client: httpx.AsyncClient, image: bytes, name: str) -> dict[str, Any]:
-    answer = await client.post(REFERENCES, files={"image": image}, data={"external_id": name})
-    assert answer.status_code == 201, answer.text
-    (made,) = answer.json()["accepted"]
-    return dict(made)
-
-
-async def found(client: httpx.AsyncClient, image: bytes) -> list[str]:
-    answer = await client.post("/search", files={"image": image})
-    assert answer.status_code == 200, answer.text
-    return [match["person"]["external_id"] for match in answer.json()["faces"][0]["matches"]]
-
-
-async def is_verified(client: httpx.AsyncClient, image: bytes, name: str) -> bool:
-    answer = await client.post("/verify", files={"image": image}, data={"external_id": name})
-    assert answer.status_code == 200, answer.text
-    verified: bool = answer.json()["verified"]
-    return verified
-
-
-async def listed(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = (await client.get(path)).json()["items"]
-    return items
-
-
-async def until(so: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it is so, for a minute."""
-    async with asyncio.timeout(60.0):
-        while not await so():  # noqa: ASYNC110 - what is waited for happens in servers, which have no event here
-            await asyncio.sleep(0.05)
-
-
-async def agrees(service: Served) -> bool:
-    verify = await service.container.get(VerifyIndex)
-    return (await verify(workspace=service.workspace, gallery="default")).agrees
-
-
-def is_down(answer: httpx.Response) -> None:
-    is_problem(answer, 503, "dependency_unavailable")
-    assert int(answer.headers["Retry-After"]) >= 1
-
-
 async def unready(service: Served) -> Mapping[str, str]:
     """Wait until readiness has seen it, and return what is wrong, by port."""
     said: dict[str, str] = {}
@@ -177,9 +130,9 @@ class TestVectorIndex:
             served(but(settings, vector_index=index.settings), LoadedEmbedder(embedder)) as service,
         ):
             client = service.client
-            before = await enrol(client, cast[0], "before")
+            before = (await enrol(client, cast[0], external_id="before"))["accepted"][0]
             await index.goes()
-            made = await enrol(client, astronaut, "eileen")
+            made = (await enrol(client, astronaut, external_id="eileen"))["accepted"][0]
             assert not made["searchable"]
             assert await is_verified(client, astronaut, "eileen")
             is_down(await client.post("/search", files={"image": astronaut}))
@@ -194,7 +147,11 @@ class TestVectorIndex:
             await until(searchable)
             assert await found(client, astronaut) == ["eileen"]
             assert await found(client, cast[0]) == []
-            await until(lambda: agrees(service))
+
+            async def agrees() -> bool:
+                return (await agreement(service)).agrees
+
+            await until(agrees)
 
     async def test_a_killed_qdrant_is_no_obstacle_to_enrolment_and_verification(
         self, settings: Settings, embedder: FaceEmbedder, astronaut: bytes
@@ -204,7 +161,8 @@ class TestVectorIndex:
             async with served(chosen, LoadedEmbedder(embedder)) as service:
                 process.kill()
                 await process.wait()
-                assert not (await enrol(service.client, astronaut, "eileen"))["searchable"]
+                made = await enrol(service.client, astronaut, external_id="eileen")
+                assert [one["searchable"] for one in made["accepted"]] == [False]
                 assert await is_verified(service.client, astronaut, "eileen")
                 is_down(await service.client.post("/search", files={"image": astronaut}))
 
@@ -239,7 +197,7 @@ class TestDatabase:
             settings = but(settings_for(url, tmp_path, open_pack_dir), **backends)
             async with served(settings, LoadedEmbedder(embedder)) as service:
                 client = service.client
-                made = await enrol(client, astronaut, "eileen")
+                made = (await enrol(client, astronaut, external_id="eileen"))["accepted"][0]
                 gallery = (
                     await (await service.container.get(GetGallery))(workspace=service.workspace, gallery="default")
                 ).gallery.id
@@ -256,9 +214,9 @@ class TestDatabase:
 
                 await asyncio.to_thread(server.start)
                 assert await found(client, astronaut) == ["eileen"]
-                await enrol(client, cast[0], "new")
+                await enrol(client, cast[0], external_id="new")
                 assert await found(client, cast[0]) == ["new"]
-                assert await agrees(service)
+                assert (await agreement(service)).agrees
 
 
 @final
@@ -299,17 +257,32 @@ class TestBlobStore:
             chosen = but(settings, blob_store=s3_settings(server))
             async with served(chosen, LoadedEmbedder(embedder)) as service:
                 client = service.client
-                made = await enrol(client, astronaut, "eileen")
+                made = (await enrol(client, astronaut, external_id="eileen"))["accepted"][0]
                 server.kill()
                 is_down(await client.post(REFERENCES, files={"image": cast[0]}, data={"external_id": "new"}))
                 assert [one["external_id"] for one in await listed(client, PEOPLE)] == ["eileen"]
                 assert [one["id"] for one in await listed(client, REFERENCES)] == [made["id"]]
-                assert await agrees(service)
+                assert (await agreement(service)).agrees
 
                 assert await found(client, astronaut) == ["eileen"]
                 assert await is_verified(client, astronaut, "eileen")
                 is_down(await client.get(f"{REFERENCES}/{made['id']}/image"))
                 assert set(await unready(service)) == {"blob_store"}
+
+    async def test_one_that_hangs_is_given_up_before_anybody_is_enrolled(
+        self, settings: Settings, embedder: FaceEmbedder, astronaut: bytes
+    ) -> None:
+        with S3Server() as server:
+            chosen = but(settings, blob_store=s3_settings(server))
+            async with served(chosen, LoadedEmbedder(embedder)) as service:
+                client = service.client
+                server.freeze()
+                is_down(await client.post(REFERENCES, files={"image": astronaut}, data={"external_id": "eileen"}))
+                assert await listed(client, PEOPLE) == await listed(client, REFERENCES) == []
+                server.thaw()
+                await enrol(client, astronaut, external_id="eileen")
+                assert await found(client, astronaut) == ["eileen"]
+                assert (await agreement(service)).agrees
 
     async def test_an_image_whose_enrolment_was_never_committed_is_swept(
         self, settings: Settings, s3: S3Server, embedder: FaceEmbedder, postgres_url: str, astronaut: bytes
@@ -339,5 +312,5 @@ class TestBlobStore:
                 return not [key async for key in blobs.keys("")]
 
             await until(swept)
-            await enrol(service.client, astronaut, "eileen")
+            await enrol(service.client, astronaut, external_id="eileen")
             assert await found(service.client, astronaut) == ["eileen"]
