@@ -9,7 +9,7 @@ import structlog
 from application.ports.errors import PortUnavailable
 from application.ports.ping import Ping
 from application.ports.upkeep import Upkeep
-from application.ports.vector_index import Entry, Neighbour, VectorIndex
+from application.ports.vector_index import Droppable, Entry, Neighbour, VectorIndex
 from domain.embedding import Embedding
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 @final
-class DeferredVectorIndex(VectorIndex, Ping, Upkeep):
+class DeferredVectorIndex(VectorIndex, Droppable, Ping, Upkeep):
     """Another index, which may be away when the process starts: then it is opened as soon as it is there.
 
     A process that is started anew during an outage verifies and enrols, as one does that ran before. What is refused
@@ -77,6 +77,15 @@ class DeferredVectorIndex(VectorIndex, Ping, Upkeep):
 
     async def clear(self, gallery: GalleryId) -> None:
         await (await self._opened()).clear(gallery)
+
+    async def drop(self) -> bool:
+        """As the port has it; whoever goes on with this one opens it anew."""
+        index: object = await self._opened()
+        if not isinstance(index, Droppable) or not await index.drop():
+            return False
+        self._index = None
+        await self._stack.aclose()
+        return True
 
     async def ping(self) -> None:
         index: object = await self._opened()

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import final
 from uuid import UUID
 
-from application.ports.vector_index import Entry, Neighbour, VectorIndex
+from application.ports.vector_index import Droppable, Entry, Neighbour, VectorIndex
 from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
@@ -11,7 +11,7 @@ from domain.similarity import similarities
 
 
 @final
-class MemoryVectorIndex(VectorIndex):
+class MemoryVectorIndex(VectorIndex, Droppable):
     """Compares with every entry of the gallery, in one process that forgets all when it ends."""
 
     def __init__(self, space: EmbeddingSpace) -> None:
@@ -50,6 +50,10 @@ class MemoryVectorIndex(VectorIndex):
 
     async def clear(self, gallery: GalleryId) -> None:
         await self.remove([entry.reference for entry in self._of(gallery)])
+
+    async def drop(self) -> bool:
+        self._entries.clear()
+        return True
 
     def _of(self, gallery: GalleryId) -> list[Entry]:
         return [entry for entry in self._entries.values() if entry.gallery == gallery]

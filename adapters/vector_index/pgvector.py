@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.ping import Ping
 from application.ports.upkeep import Upkeep
-from application.ports.vector_index import Entry, Neighbour, VectorIndex
+from application.ports.vector_index import Droppable, Entry, Neighbour, VectorIndex
 from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
@@ -53,6 +53,8 @@ _PING_PATIENCE: Final = 2.0
 _INDEXES_KNOWN_FOR: Final = 5.0
 """Seconds after which a search looks again which galleries have an HNSW index: another process may keep them."""
 _PAGE: Final = 1000
+_CLEARED_AT_ONCE: Final = 10_000
+"""Rows of one DELETE: a fraction of a second, where a whole gallery may take longer than a command may."""
 _OLDEST: Final = (0, 8)
 
 # Where the candidates are too few the graph is walked further. In strict order pgvector would drop what turns out
@@ -61,7 +63,7 @@ _SESSION: Final = f"SET hnsw.ef_search = {_EF_SEARCH}; SET hnsw.iterative_scan =
 
 
 @final
-class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
+class PgvectorVectorIndex(VectorIndex, Droppable, Ping, Upkeep):
     """Vectors in PostgreSQL with pgvector 0.8 or newer: a table for one embedding space.
 
     A gallery of up to `exact_up_to` references is searched exactly, row by row. For a larger one `tidy` builds an
@@ -192,10 +194,18 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
 
     async def clear(self, gallery: GalleryId) -> None:
         async with self._connected() as connection:
-            await connection.execute(f"DELETE FROM {self._table} WHERE gallery_id = $1", gallery)
+            while await self._cleared(connection, gallery):
+                pass
             async with self._alone(connection) as alone:
                 if alone:  # else `tidy` is at work, and will find the index without its gallery
                     await self._drop(connection, gallery)
+
+    async def drop(self) -> bool:
+        async with self._driven(self._engine) as connection:
+            # It waits for searches, and for an index that is being built.
+            await connection.execute(f"DROP TABLE IF EXISTS {self._table}", timeout=_BUILD_PATIENCE)
+        self._indexed, self._counted_at = frozenset(), None
+        return True
 
     async def ping(self) -> None:
         with translated():
@@ -208,10 +218,22 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
         Half the size at which a gallery got an index is where it loses it. Other galleries wait for the next call.
         """
         async with self._connected() as connection:
+            if not await self._is_there(connection):  # dropped, and not opened since
+                return
             async with self._alone(connection) as alone:
                 if alone:
                     await self._keep_indexes(connection)
             await self._look(connection)
+
+    async def _cleared(self, connection: Connection, gallery: GalleryId) -> bool:
+        """Remove some rows of a gallery, and say whether there may be more."""
+        done: str = await connection.execute(
+            f"""WITH these AS (SELECT reference_id FROM {self._table} WHERE gallery_id = $1
+                               ORDER BY reference_id LIMIT {_CLEARED_AT_ONCE} FOR UPDATE)
+                DELETE FROM {self._table} USING these WHERE {self._table}.reference_id = these.reference_id""",
+            gallery,
+        )
+        return done != "DELETE 0"
 
     # ---------------------------------------------------------------------------------------------- searching
 
@@ -376,6 +398,10 @@ class PgvectorVectorIndex(VectorIndex, Ping, Upkeep):
     @property
     def _index_prefix(self) -> str:
         return f"{self._table}_hnsw_"  # with a UUID's 32 digits no more than the 63 characters that a name may have
+
+    async def _is_there(self, connection: Connection) -> bool:
+        there: bool = await connection.fetchval("SELECT to_regclass($1::text) IS NOT NULL", self._table)
+        return there
 
     async def _is_prepared(self, connection: Connection) -> bool:
         """Look, without a lock, whether all of `_definition` is there. Its last statement is the comment."""

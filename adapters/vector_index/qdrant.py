@@ -22,7 +22,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.ping import Ping
-from application.ports.vector_index import Entry, Neighbour, VectorIndex
+from application.ports.vector_index import Droppable, Entry, Neighbour, VectorIndex
 from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
@@ -118,7 +118,7 @@ async def open_qdrant(
 
 
 @final
-class QdrantVectorIndex(VectorIndex, Ping):
+class QdrantVectorIndex(VectorIndex, Droppable, Ping):
     """Vectors in Qdrant 1.11 or newer: a collection for one embedding space, its tenants the galleries.
 
     There is no graph over all galleries: one of its own for each that is larger than `EXACT_UP_TO`, or the people of
@@ -222,7 +222,13 @@ class QdrantVectorIndex(VectorIndex, Ping):
 
     async def remove(self, references: Sequence[ReferenceId]) -> None:
         for part in _parts(list(set(references)), _LOCAL_AT_ONCE if self._local else _IDS_AT_ONCE):
-            await self._delete(models.PointIdsList(points=[str(one) for one in part]))
+            async with self._answering(self._timeout):
+                await self._client.delete(
+                    self._collection,
+                    points_selector=models.PointIdsList(points=[str(one) for one in part]),
+                    wait=True,
+                    ordering=models.WriteOrdering.MEDIUM,
+                )
             await asyncio.sleep(0)
 
     async def entries(self, gallery: GalleryId) -> AsyncIterator[Entry]:
@@ -244,7 +250,26 @@ class QdrantVectorIndex(VectorIndex, Ping):
                 return
 
     async def clear(self, gallery: GalleryId) -> None:
-        await self._delete(models.FilterSelector(filter=models.Filter(must=[_is("gallery", gallery)])))
+        # In stretches: what removes a large gallery at once takes longer than a call may.
+        page: int | str | UUID | None = None
+        while True:
+            async with self._answering(self._timeout):
+                records, page = await self._client.scroll(
+                    self._collection,
+                    scroll_filter=models.Filter(must=[_is("gallery", gallery)]),
+                    limit=_IDS_AT_ONCE,
+                    offset=page,
+                    with_payload=False,
+                    with_vectors=False,
+                )
+            await self.remove([_to_reference(record) for record in records])
+            if page is None:
+                return
+
+    async def drop(self) -> bool:
+        async with self._answering(self._timeout):
+            await self._client.delete_collection(self._collection)
+        return True
 
     async def ping(self) -> None:
         async with self._answering(_PING_PATIENCE):
@@ -367,12 +392,6 @@ class QdrantVectorIndex(VectorIndex, Ping):
                 _PORT,
                 f"the collection {self._collection} is not one of {ours} dimensions compared by cosine; "
                 "somebody else made it, and it has to go before this embedding space can have it",
-            )
-
-    async def _delete(self, which: models.PointsSelector) -> None:
-        async with self._answering(self._timeout):
-            await self._client.delete(
-                self._collection, points_selector=which, wait=True, ordering=models.WriteOrdering.MEDIUM
             )
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from application.ports.keyed_hash import KeyedHash
-from application.ports.vector_index import Entry, Neighbour, VectorIndex
+from application.ports.vector_index import Droppable, Entry, Neighbour, VectorIndex
 from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
@@ -28,7 +28,7 @@ _Matrix = NDArray[np.float32]
 
 
 @final
-class TurnedVectorIndex(VectorIndex):
+class TurnedVectorIndex(VectorIndex, Droppable):
     """Turns every vector by a secret rotation of its gallery before another index sees it, and back again.
 
     An orthogonal matrix keeps cosines: here to 1e-6, for it works in float32. So the other index proposes the same
@@ -96,6 +96,10 @@ class TurnedVectorIndex(VectorIndex):
 
     async def clear(self, gallery: GalleryId) -> None:
         await self._index.clear(gallery)
+
+    async def drop(self) -> bool:
+        index: object = self._index
+        return isinstance(index, Droppable) and await index.drop()
 
     def _made(self, gallery: GalleryId) -> _Matrix:
         # 16 bytes and then the name: no two pairs are written alike.

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
@@ -76,6 +76,23 @@ class VectorIndex(Protocol):
     @abstractmethod
     async def clear(self, gallery: GalleryId) -> None:
         """Remove all entries of a gallery; nothing happens where there are none. Raises `PortUnavailable`."""
+
+
+@runtime_checkable
+class Droppable(Protocol):
+    """What an index can do besides: be removed altogether, with what it holds of galleries that nobody knows any more.
+
+    One that cannot is emptied gallery by gallery, of those that there are.
+    """
+
+    @abstractmethod
+    async def drop(self) -> bool:
+        """Remove the whole storage of the space: table or collection, and its graphs; nothing happens twice.
+
+        Return True; False, and nothing was removed, is for what wraps another index that cannot. Whoever opens the
+        index next makes it anew, empty; until then writes and searches are refused, not answered as by an empty one.
+        Raises `PortUnavailable`.
+        """
 
 
 class VectorIndexFactory(Protocol):

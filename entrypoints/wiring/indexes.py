@@ -15,7 +15,7 @@ from adapters.vector_index.pgvector import EXACT_UP_TO, PgvectorVectorIndex
 from adapters.vector_index.turned import TurnedVectorIndex
 from application.ports.calibrations import Calibrations
 from application.ports.clock import Clock
-from application.ports.errors import PortUnavailable
+from application.ports.errors import PortRejected, PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexName, IndexStates
 from application.ports.keyed_hash import KeyedHash
@@ -196,11 +196,15 @@ class OtherIndexes(Ping):
 
     async def ping(self) -> None:
         """Ask each; there may be none."""
-        serving = (await self._states.now()).serving
-        others: list[object] = [index for name, index in self._indexes.items() if name != serving]
-        for index in others:
+        state = await self._states.now()
+        others: dict[IndexName, object] = {name: one for name, one in self._indexes.items() if name != state.serving}
+        for name, index in others.items():
             if isinstance(index, Ping):
-                await index.ping()
+                try:
+                    await index.ping()
+                except PortRejected:
+                    if name in state.written:  # else it was dropped: who opens it next makes it anew
+                        raise
 
 
 @asynccontextmanager

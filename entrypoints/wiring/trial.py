@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 
 import msgspec
-from sqlalchemy import text
 
-from adapters.persistence.database import engine
 from application.ports.blob_store import BlobStore
 from application.ports.errors import PortRejected
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.job_queue import JobQueue
+from application.ports.vector_index import Droppable, VectorIndex
 from domain.errors import FacepassError
 from entrypoints.settings import PREFIX, ImageSettings, Settings, SettingsError, process_environment, read_settings
 from entrypoints.wiring.adapters import BUILT_IN, Port, extra_of, third_party
 from entrypoints.wiring.checks import Began, Collected, Done, Event, Outcome, Promise, Refused
-from entrypoints.wiring.database import ServerUrl
 from entrypoints.wiring.indexes import IndexPools, opened_elsewhere, opened_index
 from entrypoints.wiring.start_error import StartError
 from entrypoints.wiring.startup import opened
@@ -60,13 +58,15 @@ async def vector_indexes(settings: Settings) -> AsyncIterator[Open]:
     chosen = settings.vector_index
     if chosen.backend == "pgvector":
         async with opened(settings) as container:
-            url, pools = await container.get(ServerUrl), await container.get(IndexPools)
+            pools = await container.get(IndexPools)
             yield lambda _: opened_index(chosen, SPACE, pools)
-            await _drop_table(chosen.url or url, SPACE.id)
+            await _drop(opened_index(chosen, SPACE, pools))
         return
     yield lambda _: opened_elsewhere(chosen, SPACE)
-    if chosen.backend == "qdrant" and chosen.path is not None:
-        await asyncio.to_thread(shutil.rmtree, chosen.path.expanduser().absolute() / SPACE.digest[:12])
+    if chosen.backend == "qdrant":
+        await _drop(opened_elsewhere(chosen, SPACE))
+        if chosen.path is not None:
+            await asyncio.to_thread(shutil.rmtree, chosen.path.expanduser().absolute() / SPACE.digest[:12])
 
 
 @asynccontextmanager
@@ -221,21 +221,12 @@ async def _named_job_queue(settings: Settings, place: str) -> AsyncIterator[JobQ
         yield queue
 
 
-async def _drop_table(url: str, space: str) -> None:
-    """Drop the kit's tables; the adapter writes into a table's comment whose vectors it holds."""
-    pool = engine(url, connections=1, timeout=30.0, autocommit=True)
-    try:
-        async with pool.connect() as connection:
-            found = await connection.execute(
-                text(
-                    "SELECT format('%s', oid::regclass) FROM pg_class WHERE obj_description(oid, 'pg_class') = :space"
-                ),
-                {"space": space},
-            )
-            for (table,) in found.all():
-                await connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
-    finally:
-        await pool.dispose()
+async def _drop(opening: AbstractAsyncContextManager[VectorIndex]) -> None:
+    """Take away what held the kit's space."""
+    async with opening as index:
+        droppable: object = index
+        if isinstance(droppable, Droppable):
+            await droppable.drop()
 
 
 async def _forget(url: str, queues: Sequence[str]) -> None:

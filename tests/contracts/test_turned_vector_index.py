@@ -38,6 +38,7 @@ from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.similarity import cosine
+from tests.e2e.in_process import StoppableVectorIndex
 
 GALLERY, OTHER_GALLERY = GalleryId(UUID(int=1 << 64)), GalleryId(UUID(int=2 << 64))
 KEY, OTHER_KEY = MasterKey(bytes(32)), MasterKey(b"\x01" * 32)
@@ -226,6 +227,14 @@ async def test_a_length_at_the_end_of_what_is_tolerated_is_no_obstacle(length: f
         await index.upsert([replace(entry(vector, GALLERY), embedding=long)])
         found = await index.search(long, gallery=GALLERY, people=1)
         assert found[0].similarity == pytest.approx(1.0, abs=1e-6)
+
+
+async def test_dropping_it_drops_what_keeps_the_vectors_where_that_can_be() -> None:
+    for inner, can in ((MemoryVectorIndex(SPACE), True), (StoppableVectorIndex(SPACE), False)):
+        index = turned(inner)
+        await index.upsert([entry(axis(0), GALLERY)])
+        assert await index.drop() is can
+        assert bool(await walked(index, GALLERY)) is not can
 
 
 unit_vectors = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).normal(size=128))

@@ -21,6 +21,7 @@ from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.database import engine as engine_at
+from adapters.vector_index import pgvector
 from adapters.vector_index.memory import MemoryVectorIndex
 from adapters.vector_index.pgvector import PgvectorVectorIndex
 from adapters.vector_index.qdrant import QdrantVectorIndex, open_qdrant
@@ -342,6 +343,54 @@ async def test_a_small_gallery_gets_no_index_and_a_shrunken_one_loses_it(
     await index.remove([entries[-1].reference])
     await (await prepared(engine)).tidy()
     assert await hnsw_indexes(engine) == 0
+
+
+async def test_a_large_gallery_is_cleared_in_stretches(
+    engine: AsyncEngine, index: PgvectorVectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pgvector, "_CLEARED_AT_ONCE", 4)
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(10)])
+    kept = entry(axis(0), OTHER_GALLERY)
+    await index.upsert([kept])
+    async with engine.connect() as connection:
+        for statement in (
+            "CREATE TABLE cleared (number int)",
+            (
+                "CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN INSERT INTO cleared SELECT count(*) FROM gone; RETURN NULL; END $$"
+            ),
+            (
+                f"CREATE TRIGGER counting AFTER DELETE ON {index._table} REFERENCING OLD TABLE AS gone"
+                " FOR EACH STATEMENT EXECUTE FUNCTION counted()"
+            ),
+        ):
+            await connection.execute(text(statement))
+        await index.clear(GALLERY)
+        numbers = await connection.scalars(text("SELECT number FROM cleared WHERE number > 0 ORDER BY number"))
+        assert list(numbers) == [2, 4, 4]
+    assert await walked(index, GALLERY) == []
+    assert [one.reference for one in await walked(index, OTHER_GALLERY)] == [kept.reference]
+
+
+async def test_what_was_dropped_is_gone_and_made_anew_by_who_opens_it(
+    engine: AsyncEngine, index: PgvectorVectorIndex
+) -> None:
+    entries = [entry(vector, gallery) for vector in vectors(2 * SMALL) for gallery in (GALLERY, OTHER_GALLERY)]
+    await index.upsert(entries)
+    await index.tidy()
+    assert await hnsw_indexes(engine) == 1
+    for _ in range(2):
+        assert await index.drop()
+    async with engine.connect() as connection:
+        left = "SELECT count(*) FROM pg_class WHERE starts_with(relname, :table)"
+        assert await connection.scalar(text(left), {"table": index._table}) == 0
+    other = PgvectorVectorIndex(engine, SPACE)
+    for refused in (index.upsert(entries), other.search(embedding(axis(0)), gallery=GALLERY, people=1)):
+        with pytest.raises(PortRejected, match="missing"):
+            await refused
+    await index.tidy()
+    await prepared(engine)
+    assert list(await other.search(embedding(axis(0)), gallery=GALLERY, people=1)) == []
 
 
 async def test_clearing_a_gallery_drops_its_index(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:

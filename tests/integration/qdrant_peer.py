@@ -70,7 +70,7 @@ class QdrantPeer:
         what, collection = _what(request), _collection(request)
         if not collection:
             return web.json_response(VERSION)
-        if what not in {"GET /exists", "PUT /"} and not await self.local.collection_exists(collection):
+        if what not in {"GET /exists", "PUT /", "DELETE /"} and not await self.local.collection_exists(collection):
             return web.json_response({"status": {"error": "Not found"}}, status=404)
         return _result(await _ANSWERS[what](self.local, collection, await _body(request)))
 
@@ -126,6 +126,10 @@ async def _deleted(local: AsyncQdrantClient, name: str, body: Body) -> object:
     return _COMPLETED
 
 
+async def _dropped(local: AsyncQdrantClient, name: str, _: Body) -> object:
+    return await local.delete_collection(name)
+
+
 async def _queried(local: AsyncQdrantClient, name: str, body: Body) -> object:
     asked = models.QueryRequest(**body)
     return await local.query_points(
@@ -150,6 +154,7 @@ _ANSWERS: dict[str, Callable[[AsyncQdrantClient, str, Body], Awaitable[object]]]
     "GET /exists": _exists,
     "PUT /": _made,
     "GET /": _shown,
+    "DELETE /": _dropped,
     "PUT /index": _indexed,
     "PUT /points": _upserted,
     "POST /points": _retrieved,

@@ -10,15 +10,18 @@ import pytest
 from aiohttp import web
 from qdrant_client import models
 
+from adapters.vector_index import qdrant
 from adapters.vector_index.qdrant import QdrantVectorIndex, open_qdrant
 from application.conformance.vector_index import SPACE, around, axis, embedding, entry, new_id, vectors, walked
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.ping import Ping
 from domain.gallery import GalleryId
 from domain.person import PersonId
+from entrypoints.settings import Settings, VectorIndexSettings
+from entrypoints.wiring.trial import vector_indexes
 from tests.integration.qdrant_peer import VERSION, Answer, QdrantPeer, refusing_url, served, silent_url
 
-GALLERY = GalleryId(new_id())
+GALLERY, OTHER_GALLERY = GalleryId(new_id()), GalleryId(new_id())
 
 
 @pytest.fixture
@@ -81,8 +84,8 @@ async def test_two_processes_that_start_at_once_both_start(peer: QdrantPeer) -> 
 async def test_writes_are_waited_for_and_searches_bound_to_their_gallery(
     peer: QdrantPeer, index: QdrantVectorIndex
 ) -> None:
-    one = entry(axis(0), GALLERY)
-    await index.upsert([one])
+    one, other = entry(axis(0), GALLERY), entry(axis(1), GALLERY)
+    await index.upsert([one, other])
     await index.search(one.embedding, gallery=GALLERY, people=1)
     await index.remove([one.reference])
     await index.clear(GALLERY)
@@ -91,6 +94,42 @@ async def test_writes_are_waited_for_and_searches_bound_to_their_gallery(
     searched = [asked.body for asked in peer.asked if asked.what == "POST /points/query"]
     assert searched[0]["params"] == {"hnsw_ef": 200}
     assert all({"key": "gallery", "match": {"value": str(GALLERY)}} in body["filter"]["must"] for body in searched)
+
+
+async def test_a_large_gallery_is_cleared_in_stretches(
+    peer: QdrantPeer, index: QdrantVectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qdrant, "_IDS_AT_ONCE", 4)
+    await index.upsert([entry(vector, GALLERY) for vector in vectors(10)])
+    kept = entry(axis(0), OTHER_GALLERY)
+    await index.upsert([kept])
+    await index.clear(GALLERY)
+    removed = [asked.body["points"] for asked in peer.asked if asked.what == "POST /points/delete"]
+    assert [len(points) for points in removed] == [4, 4, 2]
+    assert await walked(index, GALLERY) == []
+    assert [one.reference for one in await walked(index, OTHER_GALLERY)] == [kept.reference]
+
+
+async def test_what_was_dropped_is_gone_and_made_anew_by_who_opens_it(
+    peer: QdrantPeer, index: QdrantVectorIndex
+) -> None:
+    await index.upsert([entry(axis(0), GALLERY)])
+    for _ in range(2):
+        assert await index.drop()
+    assert (await peer.local.get_collections()).collections == []
+    search = index.search(embedding(axis(0)), gallery=GALLERY, people=1)
+    for refused in (index.upsert([entry(axis(0), GALLERY)]), search):
+        with pytest.raises(PortRejected, match="missing"):
+            await refused
+    async with open_qdrant(SPACE, url=peer.url):
+        assert list(await index.search(embedding(axis(0)), gallery=GALLERY, people=1)) == []
+
+
+async def test_the_kit_leaves_no_collection_of_its_own(peer: QdrantPeer) -> None:
+    settings = Settings(vector_index=VectorIndexSettings(backend="qdrant", url=peer.url))
+    async with vector_indexes(settings) as opens, opens("") as index:
+        await index.upsert([entry(axis(0), GALLERY)])
+    assert (await peer.local.get_collections()).collections == []
 
 
 async def test_a_graph_that_ends_early_is_not_the_end_of_the_search(peer: QdrantPeer, index: QdrantVectorIndex) -> None:

@@ -11,6 +11,7 @@ from application.conformance.vector_index import SPACE, axis, embedding, entry
 from application.ports.errors import PortRejected, PortUnavailable
 from application.ports.vector_index import VectorIndex
 from domain.gallery import GalleryId
+from tests.e2e.in_process import StoppableVectorIndex
 
 GALLERY = GalleryId(UUID(int=1))
 
@@ -82,3 +83,26 @@ async def test_an_index_that_refuses_stops_the_start() -> None:
     with pytest.raises(PortRejected):
         async with deferred(refused):
             pass
+
+
+async def test_who_goes_on_with_a_dropped_index_opens_it_anew() -> None:
+    server = Server()
+    server.away = False
+    async with deferred(server.open) as index:
+        await index.upsert([entry(axis(0), GALLERY)])
+        assert await index.drop()
+        assert (server.opened, server.closed) == (1, 1)
+        assert list(await index.search(embedding(axis(0)), gallery=GALLERY, people=1)) == []
+        assert server.opened == 2
+    assert server.closed == 2
+
+
+async def test_an_index_that_cannot_be_dropped_says_so_and_keeps_what_it_has() -> None:
+    @asynccontextmanager
+    async def plain() -> AsyncIterator[VectorIndex]:
+        yield StoppableVectorIndex(SPACE)
+
+    async with deferred(plain) as index:
+        await index.upsert([entry(axis(0), GALLERY)])
+        assert not await index.drop()
+        assert len(await index.search(embedding(axis(0)), gallery=GALLERY, people=1)) == 1
