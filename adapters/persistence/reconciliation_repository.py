@@ -107,8 +107,16 @@ class SqlReconciliationRepository(ReconciliationRepository):
             .add_cte(forgotten)
         )
 
-    async def postpone(self, workspace: WorkspaceId, reference: ReferenceId, *, due: datetime, error: str) -> None:
-        notes = RECONCILIATIONS.c
+    async def postpone(
+        self, workspace: WorkspaceId, reference: ReferenceId, *, due: datetime, error: str, searchable: bool
+    ) -> None:
+        notes, columns = RECONCILIATIONS.c, REFERENCES.c
+        if searchable:
+            await self._connection.execute(
+                update(REFERENCES)
+                .where(columns.workspace_id == workspace, columns.id == reference, columns.searchable.is_(False))
+                .values(searchable=True)
+            )
         await self._connection.execute(
             update(RECONCILIATIONS)
             .where(notes.workspace_id == workspace, notes.reference_id == reference)

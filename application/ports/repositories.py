@@ -198,8 +198,13 @@ class ReconciliationRepository(Protocol):
         """Forget the notes, and mark the references that are still there searchable."""
 
     @abstractmethod
-    async def postpone(self, workspace: WorkspaceId, reference: ReferenceId, *, due: datetime, error: str) -> None:
-        """Count a try that failed, and say when the next one is due."""
+    async def postpone(
+        self, workspace: WorkspaceId, reference: ReferenceId, *, due: datetime, error: str, searchable: bool
+    ) -> None:
+        """Count a try that failed, and say when the next one is due.
+
+        Mark the reference `searchable` where the index that answers has it, whatever else failed; it stays marked.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -666,11 +666,24 @@ class TestReconciliations:
         page = await unit.references.page(person.workspace, person.gallery, limit=10, after=None)
         assert [reference.searchable for reference in page.items] == [True, False]
 
+    async def test_what_the_index_that_answers_has_is_searchable_whatever_else_failed(
+        self, begin: Begin, unit: Unit, person: Person
+    ) -> None:
+        ids = [new.reference.id for new in await kept_references(begin, person, 2)]
+        await unit.notes.note(person.workspace, ids, space=SPACE, due=NOW)
+        later = NOW + timedelta(hours=1)
+        for reference, searchable in zip(ids, (True, False), strict=True):
+            await unit.notes.postpone(person.workspace, reference, due=later, error="down", searchable=searchable)
+        assert await unit.notes.due(later, limit=10) == [(person.workspace, one) for one in ids]
+        page = await unit.references.page(person.workspace, person.gallery, limit=10, after=None)
+        assert [reference.searchable for reference in page.items] == [True, False]
+
     async def test_a_try_that_failed_is_counted_and_put_off(self, unit: Unit, workspace: WorkspaceId) -> None:
         reference = ReferenceId(IDS.new())
         await unit.notes.note(workspace, [reference], space=SPACE, due=NOW)
         for attempt in (1, 2):
-            await unit.notes.postpone(workspace, reference, due=NOW + timedelta(hours=attempt), error="down")
+            due = NOW + timedelta(hours=attempt)
+            await unit.notes.postpone(workspace, reference, due=due, error="down", searchable=False)
             pending = await locked(unit, workspace, reference)
             assert pending is not None
             assert pending.attempts == attempt
@@ -684,7 +697,7 @@ class TestReconciliations:
         await unit.notes.note(person.workspace, [new.reference.id], space=SPACE, due=NOW)
         assert await unit.notes.lock(stranger, [new.reference.id]) == {}
         await unit.notes.done(stranger, [new.reference.id])
-        await unit.notes.postpone(stranger, new.reference.id, due=NOW + timedelta(1), error="theirs")
+        await unit.notes.postpone(stranger, new.reference.id, due=NOW + timedelta(1), error="theirs", searchable=True)
         assert await unit.notes.due(NOW, limit=10) == [(person.workspace, new.reference.id)]
         page = await unit.references.page(person.workspace, person.gallery, limit=10, after=None)
         assert not page.items[0].searchable

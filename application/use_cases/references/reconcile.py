@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from application.ports.blob_store import BlobStore
 from application.ports.cipher import Cipher
 from application.ports.clock import Clock
 from application.ports.errors import PortBusy, PortUnavailable
-from application.ports.index_states import IndexName, IndexState, IndexStates
+from application.ports.index_states import IndexName, IndexStates
 from application.ports.repositories import Pending, ReconciliationRepository
 from application.ports.transaction import Transaction
 from application.ports.vector_index import Entry, VectorIndex
@@ -29,7 +30,28 @@ OTHER_SPACE_RETRY = timedelta(hours=1)
 _DOUBLINGS = 8
 """After as many the longest wait is reached: 2 s times 256."""
 
+BESIDE_WITHIN = 2.0
+BESIDE_EACH = 0.02
+"""Seconds that the index beside the one that answers has for a write, and for each reference of it in addition.
+
+Whoever enrols waits no longer for an index that hangs, and whoever deletes no longer for a reference that is held. It
+is a hundred times what a write takes, and what was not taken stays noted.
+"""
+
 _Failures = dict[ReferenceId, FacepassError]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What every index is to hold of some references, by space, and what it is not to hold."""
+
+    entries: Mapping[SpaceId, Mapping[ReferenceId, Entry]]
+    absent: Mapping[SpaceId, Sequence[ReferenceId]]
+
+    @property
+    def named(self) -> frozenset[ReferenceId]:
+        """All that an index is told of."""
+        return frozenset[ReferenceId]().union(*self.entries.values(), *self.absent.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +95,18 @@ class Reconcile:
         locked = {reference: pending for reference, pending in found.items() if pending is not None}
         state = await self.states.now()
         failed: _Failures = {}
-        unsearchable = await self._write(workspace, locked, state, failed)
-        await self._forget(workspace, locked, state, failed)
+        contents = self._contents(workspace, locked, failed)
+        refused = await self._brought(state.serving, contents)
+        there = {reference: pending.space for reference, pending in locked.items() if pending.gallery is not None}
+        searchable = {
+            reference
+            for reference, space in there.items()
+            if reference in contents.entries.get(space, {}) and reference not in refused.get(space, {})
+        }
+        failed.update(_of_any_space(refused))
+        await self._forget_images(workspace, locked, failed)
+        if state.beside is not None:
+            failed = await self._brought_beside(state.beside, contents) | failed
         await self.reconciliations.done(workspace, [reference for reference in locked if reference not in failed])
         for reference, error in failed.items():
             await self.reconciliations.postpone(
@@ -82,12 +114,13 @@ class Reconcile:
                 reference,
                 due=self.clock.now() + _wait(locked[reference], error),
                 error=f"{error.code}: {error.message}",
+                searchable=reference in searchable,
             )
         await self.transaction.commit()
         held = found.keys() - locked.keys()
         return Reconciled(
             behind=frozenset(held | failed.keys()),
-            unsearchable=frozenset(held | unsearchable),
+            unsearchable=frozenset(held | (there.keys() - searchable)),
             damaged=frozenset(one for one, error in failed.items() if isinstance(error, CannotOpen | InvalidValue)),
         )
 
@@ -103,11 +136,8 @@ class Reconcile:
                 await self.transaction.rollback()
             return Reconciled(behind=frozenset(references), unsearchable=frozenset(references))
 
-    async def _write(
-        self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], state: IndexState, failed: _Failures
-    ) -> set[ReferenceId]:
-        """Write what is there; return those that the index which answers searches has not taken."""
-        entries: dict[SpaceId, list[Entry]] = {}
+    def _contents(self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], failed: _Failures) -> _Contents:
+        entries: dict[SpaceId, dict[ReferenceId, Entry]] = {}
         for reference, pending in locked.items():
             for space in pending.templates:
                 try:
@@ -115,17 +145,12 @@ class Reconcile:
                 except FacepassError as error:
                     failed[reference] = error
                 else:
-                    entries.setdefault(space, []).append(entry)
-        taken: dict[SpaceId, set[ReferenceId]] = {}
-        for space, some in entries.items():
-            served = self.spaces.of(space)
-            for name in state.written:
-                refused = await _upserted(served, name, some)
-                failed.update(refused)
-                if name == state.serving:
-                    taken[space] = {entry.reference for entry in some} - refused.keys()
-        there = {reference: pending for reference, pending in locked.items() if pending.gallery is not None}
-        return {reference for reference, pending in there.items() if reference not in taken.get(pending.space, set())}
+                    entries.setdefault(space, {})[reference] = entry
+        absent = {
+            served.id: [reference for reference, pending in locked.items() if served.id not in pending.templates]
+            for served in self.spaces.all
+        }
+        return _Contents(entries, absent)
 
     def _entry(self, workspace: WorkspaceId, reference: ReferenceId, pending: Pending, space: SpaceId) -> Entry:
         """Open what the index of a space is to hold."""
@@ -142,18 +167,31 @@ class Reconcile:
             embedding=Embedding.from_bytes(template, space),
         )
 
-    async def _forget(
-        self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], state: IndexState, failed: _Failures
-    ) -> None:
-        """Take from each index what has no template of its space, and the images of those that are gone."""
+    async def _brought(self, name: IndexName, contents: _Contents) -> Mapping[SpaceId, _Failures]:
+        """Bring one index in line, and no other; return what it did not take, by space."""
+        failed: dict[SpaceId, _Failures] = {}
         for served in self.spaces.all:
-            absent = [reference for reference, pending in locked.items() if served.id not in pending.templates]
-            if absent:
-                try:
-                    for index in served.written(state):
-                        await index.remove(absent)
-                except FacepassError as error:
-                    failed.update(dict.fromkeys(absent, error))
+            refused: _Failures = {}
+            if entries := contents.entries.get(served.id):
+                refused.update(await _upserted(served, name, list(entries.values())))
+            if absent := contents.absent[served.id]:
+                refused.update(await _removed(served, name, absent))
+            failed[served.id] = refused
+        return failed
+
+    async def _brought_beside(self, name: IndexName, contents: _Contents) -> _Failures:
+        """Do the same to the index that answers nobody, as long as that holds nobody up."""
+        try:
+            async with asyncio.timeout(BESIDE_WITHIN + len(contents.named) * BESIDE_EACH):
+                return _of_any_space(await self._brought(name, contents))
+        except TimeoutError:
+            late = PortUnavailable("vector_index", f"{name!r} did not take it in time")
+            return dict.fromkeys(contents.named, late)
+
+    async def _forget_images(
+        self, workspace: WorkspaceId, locked: Mapping[ReferenceId, Pending], failed: _Failures
+    ) -> None:
+        """Remove the images of references that are gone."""
         for reference, pending in locked.items():
             if pending.gallery is None:
                 try:
@@ -175,6 +213,15 @@ async def _upserted(served: ServedSpace, name: IndexName, entries: Sequence[Entr
     return {}
 
 
+async def _removed(served: ServedSpace, name: IndexName, references: Sequence[ReferenceId]) -> _Failures:
+    """Take references from one index, and return them where it does not answer."""
+    try:
+        await served.index(name).remove(references)
+    except FacepassError as error:
+        return dict.fromkeys(references, error)
+    return {}
+
+
 async def _upserted_singly(index: VectorIndex, entries: Sequence[Entry]) -> _Failures:
     """Find out which of them the index refuses, and write the others."""
     refused: _Failures = {}
@@ -184,6 +231,10 @@ async def _upserted_singly(index: VectorIndex, entries: Sequence[Entry]) -> _Fai
         except FacepassError as error:
             refused[entry.reference] = error
     return refused
+
+
+def _of_any_space(failures: Mapping[SpaceId, _Failures]) -> _Failures:
+    return {reference: error for some in failures.values() for reference, error in some.items()}
 
 
 def _wait(pending: Pending, error: FacepassError) -> timedelta:
