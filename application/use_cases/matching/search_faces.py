@@ -11,10 +11,10 @@ from application.ports.record import Record, SealedTemplate
 from application.ports.vector_index import VectorIndex
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.matching.ranking import Ranking
-from application.use_cases.spaces import ServedSpaces
+from application.use_cases.spaces import ServedSpace, ServedSpaces
 from domain.decision import Criterion, Decision, Outcome, margins, search_criterion
 from domain.enrolment import ReferenceId
-from domain.errors import FaceNotFound, InvalidValue, TooManyItems
+from domain.errors import FaceNotFound, FacepassError, InvalidValue, TooManyItems
 from domain.face import Analysis, Embed, Face
 from domain.gallery import Gallery, GalleryId, checked_rate, checked_threshold
 from domain.person import PersonId
@@ -27,6 +27,9 @@ LARGEST_AMONG = 1000
 
 LONGEST = 60.0
 """Seconds that a search may go on in a space which its gallery has left: its templates are kept for longer."""
+
+_TRIES = 3
+"""Which index answers changes a few times in a move, seconds apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +119,12 @@ class SearchFaces:
             threshold=threshold,
             target_fpir=target_fpir,
         )
-        index = served.index((await self.states.now()).serving)
-        searched = [await self._search(face, place, index, criterion, limit=limit, among=among) for face in faces]
+        searched = await self._searched(faces, place, served, criterion, limit=limit, among=among)
         if time.monotonic() - begun > LONGEST and (await self.record.gallery(workspace, place.id)).space != place.space:
             raise PortBusy("face_embedder", "the gallery moved to another model meanwhile")
         return SearchResult(
             image=image,
-            faces=tuple(searched),
+            faces=searched,
             criterion=criterion,
             references=references,
             model=served.model,
@@ -139,6 +141,35 @@ class SearchFaces:
             raise InvalidValue("a search for every face takes one image", field="image")
         image = await embedder.analyse(frames[0], embed=Embed.ALL)
         return image, image.faces
+
+    async def _searched(
+        self,
+        faces: Sequence[Face],
+        gallery: Gallery,
+        served: ServedSpace,
+        criterion: Criterion,
+        *,
+        limit: int,
+        among: Sequence[PersonId] | None,
+    ) -> tuple[SearchedFace, ...]:
+        """Search in the index that answers: all over again where that changed meanwhile, since it may be empty by then.
+
+        Why it was not where the state is the same afterwards is in `docs/decisions/0020-moving-to-another-index.md`.
+        """
+        for _ in range(_TRIES):
+            state = await self.states.now()
+            index = served.index(state.serving)
+            try:
+                found = [
+                    await self._search(face, gallery, index, criterion, limit=limit, among=among) for face in faces
+                ]
+            except FacepassError:
+                if await self.states.now() == state:
+                    raise
+            else:
+                if await self.states.now() == state:
+                    return tuple(found)
+        raise PortBusy("vector_index", "which index answers changed again and again meanwhile")
 
     async def _search(
         self,
