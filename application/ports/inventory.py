@@ -1,9 +1,10 @@
 """The port to what an installation holds over all its workspaces."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from domain.embedding import SpaceId
 from domain.gallery import Gallery, GalleryId
 
 
@@ -16,6 +17,13 @@ class Inventory(Protocol):
     @abstractmethod
     async def galleries(self, *, after: GalleryId | None, limit: int) -> Sequence[Gallery]:
         """Return up to `limit` galleries of all workspaces behind `after`, by id."""
+
+    @abstractmethod
+    async def spaces(self) -> Mapping[SpaceId, Sequence[Gallery]]:
+        """Return the embedding spaces that references are searched in, with the galleries of these, by id.
+
+        Those of galleries without any reference are left out. A gallery that moves to another model is in both.
+        """
 
     @abstractmethod
     async def waiting(self) -> int:

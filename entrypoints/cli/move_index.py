@@ -1,7 +1,7 @@
 """`facepass index migrate` and `facepass index status`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import click
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from application.ports.index_states import IndexName, IndexState
 from application.use_cases.upkeep.compare_indexes import Compared
-from application.use_cases.upkeep.drop_index import DropIndex
+from application.use_cases.upkeep.drop_index import DropIndex, Dropped
 from application.use_cases.upkeep.move_index import Moved, MoveIndex, Stage
 from application.use_cases.upkeep.show_indexes import ShowIndexes, ShownIndexes
 from application.use_cases.upkeep.verify_index import IndexReport
@@ -31,7 +31,7 @@ from entrypoints.cli.session import (
     session,
     settings_of_process,
 )
-from entrypoints.settings import Settings
+from entrypoints.settings import PREFIX, Settings
 
 _STAGES = {
     Stage.DECLARE: "Waiting until every process writes both",
@@ -70,12 +70,11 @@ def migrate(context: click.Context, *, to: str | None, drop: str | None, yes: bo
             context.exit(FAILED)
     elif drop is not None:
         _ask(f"'{drop}' will be written no more, and emptied. Go on?", yes=yes)
-        emptied = run(_drop, settings, IndexName(drop))
+        dropped = run(_drop, settings, IndexName(drop))
         if as_json:
-            print_json({"dropped": drop, "emptied": emptied})
+            print_json(_dropped(drop, dropped))
         else:
-            said = "and is empty" if emptied else "; it was not emptied, since no settings for it are here"
-            results.print(f"'{drop}' is written no more {said}", markup=False)
+            _print_dropped(drop, dropped)
 
 
 @click.command()
@@ -110,7 +109,7 @@ async def _move(settings: Settings, to: IndexName) -> Moved:
             raise
 
 
-async def _drop(settings: Settings, name: IndexName) -> bool:
+async def _drop(settings: Settings, name: IndexName) -> Dropped:
     async with session(settings) as container:
         drop = await container.get(DropIndex)
         with console.status(f"Leaving {escape(name)}"):
@@ -169,11 +168,9 @@ def _print(moved: Moved) -> None:
         results.print(_table(moved, compared))
         for reference, what in _differences(compared):
             results.print(f"  {reference}  {what}", markup=False)
-    for gallery in moved.unserved:
-        console.print(
-            f"[yellow]left out:[/] gallery '{escape(gallery.name)}' ({gallery.id}): its faces are of"
-            f" {escape(gallery.space)}, which is not served here; facepass index rebuild writes it once it is"
-        )
+    if moved.unserved:
+        _print_unserved(moved)
+        return
     if not moved.done:
         results.print(f"'{state.serving}' goes on answering: '{state.beside}' does not agree", markup=False)
         results.print(f"To try again: facepass index migrate --to {state.beside}", markup=False)
@@ -182,6 +179,43 @@ def _print(moved: Moved) -> None:
     if state.beside is not None:
         results.print(f"To take it back: facepass index migrate --to {state.beside}", markup=False)
         results.print(f"To end the old:  facepass index migrate --drop {state.beside}", markup=False)
+
+
+def _print_unserved(moved: Moved) -> None:
+    results.print(f"'{moved.state.serving}' goes on answering: its models are not all served here", markup=False)
+    for space, gallery in _each(moved.unserved):
+        results.print(f"  {gallery.name} ({gallery.id}): {space}", markup=False)
+    results.print(
+        "The new index cannot be filled with their faces here, and searches for them would find nobody.\n"
+        f"Call this again with the nodes' settings: {PREFIX}FACE_EMBEDDER__* and {PREFIX}NEXT_FACE_EMBEDDER__*.\n"
+        "A gallery whose model no node serves any more has to be served again for this, moved or deleted.",
+        markup=False,
+    )
+
+
+def _print_dropped(name: str, dropped: Dropped) -> None:
+    if not dropped.set_up:
+        said = "is written no more; what it holds is there still, since no settings for it are here"
+    elif dropped.emptied:
+        said = "is written no more, and what it held is gone"
+    else:
+        said = "is written no more, and emptied but for what follows"
+    results.print(f"'{name}' {said}", markup=False)
+    for space in dropped.cleared:
+        results.print(
+            f"  {space}: the galleries that there are were cleared one by one, for this backend cannot be emptied at"
+            " once; what it holds of deleted galleries is there still",
+            markup=False,
+        )
+    for space, gallery in _each(dropped.unserved) if dropped.set_up else ():
+        results.print(
+            f"  {gallery.name} ({gallery.id}): its faces of {space}, a model that this command has no settings for",
+            markup=False,
+        )
+
+
+def _each(unserved: Mapping[SpaceId, Sequence[Gallery]]) -> Sequence[tuple[SpaceId, Gallery]]:
+    return [(space, gallery) for space, galleries in unserved.items() for gallery in galleries]
 
 
 def _table(moved: Moved, compared: Compared) -> Table:
@@ -230,7 +264,17 @@ def _moved(moved: Moved) -> dict[str, object]:
             "lasting": compared.lasting,
             "decisions": compared.decisions,
         },
-        "unserved": [_unserved(gallery) for gallery in moved.unserved],
+        "unserved": _unserved(moved.unserved),
+    }
+
+
+def _dropped(name: str, dropped: Dropped) -> dict[str, object]:
+    return {
+        "dropped": name,
+        "emptied": dropped.emptied,
+        "set_up": dropped.set_up,
+        "cleared": dropped.cleared,
+        "unserved": _unserved(dropped.unserved),
     }
 
 
@@ -246,8 +290,11 @@ def _report(gallery: GalleryId, space: SpaceId, report: IndexReport) -> dict[str
     }
 
 
-def _unserved(gallery: Gallery) -> dict[str, object]:
-    return {"workspace": gallery.workspace, "gallery": gallery.id, "name": gallery.name, "space": gallery.space}
+def _unserved(unserved: Mapping[SpaceId, Sequence[Gallery]]) -> Sequence[dict[str, object]]:
+    return [
+        {"workspace": gallery.workspace, "gallery": gallery.id, "name": gallery.name, "space": space}
+        for space, gallery in _each(unserved)
+    ]
 
 
 def _state(state: IndexState) -> dict[str, object]:
