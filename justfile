@@ -31,7 +31,7 @@ alias check := test
 
 # The tests alone, with pytest's own arguments
 tests *ARGS: setup
-    @{{bin}}/pytest -n 2 --dist loadscope {{ARGS}}
+    @{{bin}}/pytest -n 3 --dist loadscope --no-loadscope-reorder {{ARGS}}
 
 # Style and the whole of ruff's rules
 lint: setup

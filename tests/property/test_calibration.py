@@ -33,9 +33,11 @@ def test_a_smaller_rate_never_has_a_lower_threshold(curve: Calibration, one: flo
         assert lower.false_match_rate >= higher.false_match_rate * (1 - CLOSE)
 
 
-@given(calibrations(), rates())
-def test_the_rate_at_a_rates_threshold_is_that_rate(curve: Calibration, target: float) -> None:
-    assume(curve.smallest_rate <= target <= curve.points[0].false_match_rate)
+@given(calibrations(), st.floats(0.0, 1.0))
+def test_the_rate_at_a_rates_threshold_is_that_rate(curve: Calibration, place: float) -> None:
+    smallest, largest = curve.smallest_rate, curve.points[0].false_match_rate
+    assume(smallest <= largest)
+    target = min(max(smallest * (largest / smallest) ** place, smallest), largest)
     found = curve.threshold_at(target)
     assert found is not None
     assert found.false_match_rate == pytest.approx(target, rel=CLOSE)

@@ -66,7 +66,7 @@ def written(settings: msgspec.Struct, prefix: str = PREFIX) -> dict[str, str]:
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=","), min_size=1, max_size=30)
 names = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
 options = st.dictionaries(st.from_regex(r"[a-z]{1,8}(_[a-z]{1,8}){0,2}", fullmatch=True), words, max_size=3)
-folders = st.text("abcdefgh/._- ", min_size=1, max_size=30).map(lambda text: Path("/x" + text.strip()))
+folders = st.text("abcdefgh/._- ", min_size=1, max_size=30).map(lambda text: Path("/x" + text.strip("/ ")))
 postgresql = st.sampled_from(["postgresql://user:p%40ss@host:5432/name", "postgresql://[::1]/name?sslmode=require"])
 redis = st.sampled_from(["redis://host", "rediss://user:p%2Fss@host:6380/1", "unix:///run/redis.sock"])
 whole = st.integers(min_value=1, max_value=2**31)
