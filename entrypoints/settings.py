@@ -435,6 +435,15 @@ def _check_indexes(settings: Settings) -> None:
         raise SettingsError(
             f"{PREFIX}NEXT_VECTOR_INDEX__NAME: two indexes cannot both be called {settings.vector_index.called!r}"
         )
+    if _storage(settings.next_vector_index) == _storage(settings.vector_index):
+        raise SettingsError(
+            f"{PREFIX}NEXT_VECTOR_INDEX__URL: leads to the first index's own storage; a move away from that would empty it"
+        )
+
+
+def _storage(index: VectorIndexSettings) -> tuple[object, ...]:
+    """Return what tells one index's storage from another's."""
+    return index.backend, index.url, index.path, index.half_precision, sorted(index.options.items())
 
 
 def _check_unused(settings: Settings) -> None:

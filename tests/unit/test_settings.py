@@ -286,6 +286,14 @@ def test_a_bad_address_is_refused_and_not_repeated(address: str) -> None:
     assert "s3cr" not in str(caught.value)
 
 
+def test_two_indexes_have_two_storages() -> None:
+    same = {"FACEPASS_NEXT_VECTOR_INDEX__BACKEND": "pgvector", "FACEPASS_NEXT_VECTOR_INDEX__NAME": "other"}
+    with pytest.raises(SettingsError, match=r"^FACEPASS_NEXT_VECTOR_INDEX__URL: "):
+        read_settings(same, dotenv=None)
+    halved = {**same, "FACEPASS_NEXT_VECTOR_INDEX__HALF_PRECISION": "true"}
+    assert read_settings(halved, dotenv=None).next_vector_index.called == "other"
+
+
 def test_a_third_partys_options_are_its_own() -> None:
     given = {"FACEPASS_VECTOR_INDEX__OPTIONS__FOLDER": "/x", "FACEPASS_VECTOR_INDEX__OPTIONS__PAGE__SIZE": " 3 "}
     assert read_settings(given, dotenv=None).vector_index.options == {"folder": "/x", "page__size": "3"}
