@@ -437,7 +437,7 @@ def _check_indexes(settings: Settings) -> None:
         )
     if _storage(settings.next_vector_index) == _storage(settings.vector_index):
         raise SettingsError(
-            f"{PREFIX}NEXT_VECTOR_INDEX__URL: leads to the first index's own storage; a move away from that would empty it"
+            f"{PREFIX}NEXT_VECTOR_INDEX__URL: leads to the first index's own storage, which a move would empty"
         )
 
 
