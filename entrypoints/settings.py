@@ -57,6 +57,14 @@ USED_BY: Mapping[str, Mapping[str, frozenset[str]]] = {
 }
 """Settings that say something to these backends alone: with another one they stop the start, rather than do nothing."""
 
+BUILT_IN: Mapping[str, frozenset[str]] = {
+    "face_embedder": frozenset({"onnx", "insightface"}),
+    "vector_index": frozenset({"pgvector", "qdrant"}),
+    "blob_store": frozenset({"filesystem", "s3"}),
+    "job_queue": frozenset({"in_process", "arq"}),
+}
+"""Backends that have settings of their own, and take no options."""
+
 SCHEMES: Mapping[str, frozenset[str]] = {
     "postgresql": frozenset({"postgresql", "postgres"}),
     "qdrant": frozenset({"http", "https"}),
@@ -453,6 +461,11 @@ def _check_unused(settings: Settings) -> None:
             if chosen is None:
                 continue
             plain = type(chosen)()
+            if getattr(chosen, "options", None) and chosen.backend in BUILT_IN.get(port, frozenset()):
+                raise SettingsError(
+                    f"{PREFIX}{place.upper()}__OPTIONS: are for third parties' adapters, and "
+                    f"{PREFIX}{place.upper()}__BACKEND is {chosen.backend}"
+                )
             for name, backends in used.items():
                 if getattr(chosen, name) != getattr(plain, name) and chosen.backend not in backends:
                     raise SettingsError(
@@ -472,9 +485,10 @@ def _check_addresses(settings: Settings) -> None:
         addresses[f"{place}__URL"] = (index.url, "qdrant" if index.backend == "qdrant" else "postgresql")
     for name, (address, kind) in addresses.items():
         if address is not None and not _leads_to(address, SCHEMES[kind]):
+            begins = " or ".join(f"{scheme}://" for scheme in sorted(SCHEMES[kind]))
             # Never the text itself: it may hold a password.
             raise SettingsError(
-                f"{PREFIX}{name}: is no address; one begins with {' or '.join(sorted(SCHEMES[kind]))}://, has a host "
+                f"{PREFIX}{name}: is no address; one begins with {begins}, has a host "
                 "and perhaps a port, and in a password '/', '@', ':' and '#' are written as %2F, %40, %3A and %23"
             )
 

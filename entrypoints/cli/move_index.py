@@ -44,10 +44,13 @@ _STAGES = {
 @click.command(epilog="Exit status: 0 where the index answers searches (with --drop: is left), 1 where it does not.")
 @click.option("--to", metavar="NAME", help="The index that is to answer searches, as the settings call it.")
 @click.option("--drop", metavar="NAME", help="The index to write no more, and to empty.")
+@click.option("--offline", is_flag=True, help="Go on where the index that answers is not set up here: no way back.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
 @click.pass_context
-def migrate(context: click.Context, *, to: str | None, drop: str | None, yes: bool, as_json: bool) -> None:
+def migrate(
+    context: click.Context, *, to: str | None, drop: str | None, offline: bool, yes: bool, as_json: bool
+) -> None:
     """Move to another vector index while the service goes on.
 
     First set FACEPASS_NEXT_VECTOR_INDEX__* on every node and restart one after the other. Then, on any machine with
@@ -61,7 +64,7 @@ def migrate(context: click.Context, *, to: str | None, drop: str | None, yes: bo
     if to is not None:
         _require_set_up(settings, to)
         _ask(f"Nodes that have no settings for '{to}' will answer no searches once it took over. Go on?", yes=yes)
-        moved = run(_move, settings, IndexName(to))
+        moved = run(_move, settings, IndexName(to), offline=offline)
         if as_json:
             print_json(_moved(moved))
         else:
@@ -96,8 +99,10 @@ def status(*, as_json: bool) -> None:
     results.print(facts(*rows))
 
 
-async def _move(settings: Settings, to: IndexName) -> Moved:
+async def _move(settings: Settings, to: IndexName, *, offline: bool) -> Moved:
     async with session(settings) as container, container(scope=Scope.REQUEST) as unit:
+        if not offline:
+            await _require_both(await container.get(ShowIndexes))
         move = await unit.get(MoveIndex)
         try:
             with _Stages() as stages:
@@ -129,6 +134,19 @@ def _require_set_up(settings: Settings, name: str) -> None:
         f"no settings for an index named '{name}' are here. On every node, set FACEPASS_NEXT_VECTOR_INDEX__BACKEND"
         f" (and FACEPASS_NEXT_VECTOR_INDEX__NAME={name}, where its backend is called otherwise) and what that backend"
         " needs, restart them one after the other, and call this again with the same settings"
+    )
+
+
+async def _require_both(show: ShowIndexes) -> None:
+    """Raise `CommandFailed` where the index that answers is not set up here: nothing could be compared."""
+    shown = await show()
+    if shown.state.serving in shown.set_up or not shown.references:
+        return
+    serving = shown.state.serving
+    raise CommandFailed(
+        f"the index that answers is called '{serving}', and none of that name is set up here. Where it is one of these"
+        f" under another name, call it so: FACEPASS_VECTOR_INDEX__NAME={serving}. Where no node uses it any more,"
+        " --offline fills the new one from the record alone, compares no decisions and cannot be taken back"
     )
 
 

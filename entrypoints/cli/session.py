@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from domain.errors import FacepassError
 from entrypoints.logs import configure_logs
 from entrypoints.settings import Settings, SettingsError, read_settings
-from entrypoints.wiring.start_error import StartError
+from entrypoints.wiring.start_error import StartError, in_words
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -92,7 +92,7 @@ def run(work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T
     except click.ClickException:
         raise
     except FacepassError as error:
-        raise _failed(f"{error.message} ({error.code})") from error
+        raise _failed(in_words(error)) from error
     except StartError as error:
         raise _failed(str(error)) from error
     except KeyboardInterrupt:

@@ -2,11 +2,16 @@
 
 import click
 
+from application.ports.errors import PortUnavailable
 from entrypoints.cli.session import FAILED, console, results, run, session, settings_of_process
+from entrypoints.settings import Settings
 from entrypoints.worker.signs_of_life import seen
 
 
-@click.command(epilog="With --check: exit status 0 where a worker of this host is alive, 1 where none is.")
+@click.command(
+    epilog="With --check: exit status 1 where no worker of this host is alive, else 0: also while the queue is away,"
+    " for which workers wait, and which restarting them would not bring back."
+)
 @click.option("--check", is_flag=True, help="Say whether a worker runs on this host; for health checks.")
 @click.pass_context
 def worker(context: click.Context, *, check: bool) -> None:
@@ -18,11 +23,29 @@ def worker(context: click.Context, *, check: bool) -> None:
     if not check:
         run(_work)
         return
-    ago = run(seen, settings_of_process())
+    try:
+        ago = run(_seen, settings_of_process())
+    except _QueueAway as away:
+        console.print(f"{away} Whether a worker waits for it cannot be told.", markup=False)
+        return
     if ago is None:
         console.print("No worker of this host has given a sign of life.")
         context.exit(FAILED)
     results.print(f"A worker gave a sign of life {ago:.0f} s ago.")
+
+
+class _QueueAway(click.ClickException):
+    """Nobody can be asked."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+async def _seen(settings: Settings) -> float | None:
+    try:
+        return await seen(settings)
+    except PortUnavailable as error:
+        raise _QueueAway(f"The queue is away: {error.message}.") from error
 
 
 async def _work() -> None:

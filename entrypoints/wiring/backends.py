@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import final
 
 from dishka import Provider, Scope, provide
 
@@ -108,8 +109,30 @@ class BackendProvider(Provider):
     @provide
     def upkeep(self, indexes: Indexes, blobs: BlobStore) -> "list[Upkeep]":
         """Collect the backends that want something done regularly."""
-        backends: list[object] = [*(index for named in indexes.values() for index in named.values()), blobs]
-        return [one for one in backends if isinstance(one, Upkeep)]
+        backends: dict[str, object] = {
+            f"vector_index:{name}:{space}": index for space, named in indexes.items() for name, index in named.items()
+        }
+        backends["blob_store"] = blobs
+        return [CalledUpkeep(name, one) for name, one in backends.items() if isinstance(one, Upkeep)]
+
+
+@final
+class CalledUpkeep(Upkeep):
+    """Under a name that is the same in every process, whatever else is set up there: workers share regular work."""
+
+    def __init__(self, name: str, upkeep: Upkeep) -> None:
+        """Take both."""
+        self._name = name
+        self._upkeep = upkeep
+
+    @property
+    def name(self) -> str:
+        """As it is called here."""
+        return self._name
+
+    async def tidy(self) -> None:
+        """Do what is due."""
+        await self._upkeep.tidy()
 
 
 @contextmanager

@@ -100,8 +100,5 @@ async def regular(container: AsyncContainer) -> Sequence[Regular]:
 
     return [
         Regular(name="repair", every=every, work=repair),
-        *(
-            Regular(name=f"{one.name}_{number}", every=every, work=one.tidy)
-            for number, one in enumerate(await container.get(list[Upkeep]))
-        ),
+        *(Regular(name=one.name, every=every, work=one.tidy) for one in await container.get(list[Upkeep])),
     ]

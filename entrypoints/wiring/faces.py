@@ -22,8 +22,10 @@ from application.ports.model_packs import ModelPacks, Progress
 from application.ports.ping import Ping
 from domain.calibration import Calibration
 from domain.errors import PackNotCommercial
+from domain.model_pack import DetectorDecoder, ModelPack
 from entrypoints.settings import PREFIX, FaceEmbedderSettings, Settings, process_environment
 from entrypoints.wiring.adapters import Port, extra_of, require_one_owner, third_party
+from entrypoints.wiring.start_error import StartError
 
 log = structlog.get_logger("facepass.faces")
 
@@ -127,6 +129,7 @@ async def _opened_onnx(
     chosen: FaceEmbedderSettings, settings: Settings, packs: ModelPacks, budget: DecodeBudget, progress: Progress
 ) -> AsyncIterator[FaceEmbedder]:
     """Build the pack where it is not there yet, check its files, load its models."""
+    _require_served(packs.get(chosen.pack))
     await asyncio.to_thread(packs.pull, chosen.pack, progress)
     files = await asyncio.to_thread(packs.files, chosen.pack)
     embedder = await asyncio.to_thread(
@@ -178,6 +181,17 @@ async def _opened_insightface(
         yield embedder
     finally:
         await embedder.close()
+
+
+def _require_served(pack: ModelPack) -> None:
+    """Raise `StartError` before anything is fetched of a pack that cannot be served, whatever its licence."""
+    detector = pack.detector
+    if detector is not None and detector.decoder is not DetectorDecoder.CENTERFACE:
+        raise StartError(
+            f"{PREFIX}FACE_EMBEDDER__PACK: {pack.name} cannot be served by the backend onnx, which has no decoder for "
+            f"its detector ({detector.decoder.value}). InsightFace's packs are served by "
+            f"{PREFIX}FACE_EMBEDDER__BACKEND=insightface"
+        )
 
 
 def _executor(chosen: FaceEmbedderSettings) -> InferenceExecutor:

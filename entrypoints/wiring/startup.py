@@ -18,7 +18,7 @@ from domain.errors import FacepassError
 from entrypoints.settings import Settings
 from entrypoints.wiring.adapters import Port, third_party
 from entrypoints.wiring.container import make_container
-from entrypoints.wiring.start_error import StartError
+from entrypoints.wiring.start_error import StartError, in_words
 
 log = structlog.get_logger("facepass.startup")
 
@@ -53,7 +53,7 @@ async def started(container: AsyncContainer) -> None:
             log.warning("schema_outdated", reason=error.message)
         await container.get(CheckReadiness)
     except FacepassError as error:
-        raise StartError(f"{error.message} ({error.code})") from error
+        raise StartError(in_words(error)) from error
 
 
 def _require_liveness(settings: Settings) -> None:
@@ -68,6 +68,8 @@ async def _require_index(container: AsyncContainer) -> None:
     here = (await container.get(ServedSpaces)).first.indexes
     if state.serving not in here:
         raise StartError(
-            f"FACEPASS_VECTOR_INDEX__BACKEND: people are enrolled, and their index is {state.serving!r}; "
-            f"{next(iter(here))!r} was never filled. `facepass index migrate --to {next(iter(here))}` fills it"
+            f"FACEPASS_VECTOR_INDEX__NAME: people are enrolled, and the index that answers is called {state.serving!r},"
+            f" not {next(iter(here))!r}. Where both are the same, call it so: "
+            f"FACEPASS_VECTOR_INDEX__NAME={state.serving}. To move, set the second up as FACEPASS_NEXT_VECTOR_INDEX__* "
+            "and see `facepass index migrate --help`"
         )

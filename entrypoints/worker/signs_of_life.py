@@ -1,7 +1,6 @@
 """Whether workers are alive, as health checks ask it: every few seconds, so it loads no more than the queue."""
 
 from application.ports.job_queue import SignsOfLife
-from domain.errors import PortError
 from entrypoints.settings import PREFIX, Settings
 from entrypoints.wiring.queues import IN_PROCESS, opened_queue
 from entrypoints.wiring.start_error import StartError
@@ -10,17 +9,14 @@ from entrypoints.wiring.start_error import StartError
 async def seen(settings: Settings) -> float | None:
     """Return how many seconds ago a worker of this host gave a sign of life, None where none does.
 
-    Raises `StartError` where the queue has no workers, or none that can be asked about, or cannot be reached.
+    Raises `StartError` where the queue has no workers, or none that can be asked about, and `PortUnavailable`.
     """
     require_workers(settings)
     async with opened_queue(settings.job_queue) as opened:
         queue: object = opened
         if not isinstance(queue, SignsOfLife):
             raise StartError(f"the queue {settings.job_queue.backend!r} does not tell whether its workers are alive")
-        try:
-            return await queue.last_seen()
-        except PortError as error:
-            raise StartError(f"{error.message} ({error.code})") from error
+        return await queue.last_seen()
 
 
 def require_workers(settings: Settings) -> None:

@@ -897,7 +897,11 @@ class TestInstallation:
 class TestTables:
     def test_every_table_but_the_installations_is_keyed_by_workspace(self) -> None:
         keyed = {table.name for table in METADATA.tables.values() if "workspace_id" in table.primary_key.columns}
-        assert {table.name for table in METADATA.tables.values()} - keyed == {"installation", "index_state", "workspaces"}
+        assert {table.name for table in METADATA.tables.values()} - keyed == {
+            "installation",
+            "index_state",
+            "workspaces",
+        }
 
     def test_every_foreign_key_between_a_workspaces_rows_carries_the_workspace(self) -> None:
         for table in METADATA.tables.values():

@@ -28,6 +28,8 @@ class Ranked:
     """Cosine in [-1, 1] and best reference of each person, best first, as the record scores them."""
     damaged: frozenset[ReferenceId]
     """Proposed, and left out: the record's template does not open."""
+    proposed: int = 0
+    """References that the index came up with: none only where it holds nobody of those who were asked for."""
 
 
 @final
@@ -59,7 +61,7 @@ class Ranking:
             none_lost = len(ranked.best) >= len({one.person for one in proposed})
             no_more = len(proposed) == before or asked >= MOST_ASKED_FOR
             if len(ranked.best) >= people or none_lost or no_more:
-                return Ranked(best=ranked.best[:people], damaged=ranked.damaged)
+                return Ranked(best=ranked.best[:people], damaged=ranked.damaged, proposed=len(proposed))
             asked, each, before = 2 * asked, 2 * each, len(proposed)
 
     async def _scored(self, probe: Embedding, gallery: Gallery, proposed: Sequence[Neighbour]) -> Ranked:

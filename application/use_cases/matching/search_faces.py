@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.cipher import Cipher
-from application.ports.errors import PortBusy
+from application.ports.errors import PortBusy, PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexStates
 from application.ports.record import Record, SealedTemplate
@@ -185,6 +185,8 @@ class SearchFaces:
             raise FaceNotFound("no embedding could be made of the face")
         ranking = Ranking(record=self.record, cipher=self.cipher)
         ranked = await ranking(face.embedding, gallery=gallery, index=index, people=limit + 1, among=among)
+        if not ranked.proposed and among is None:
+            await self._require_nobody(gallery)
         gaps = margins([similarity for similarity, _ in ranked.best])
         candidates = tuple(
             Candidate(decision=criterion.decide(similarity), similarity=similarity, margin=margin, best=best)
@@ -195,3 +197,19 @@ class SearchFaces:
         if gallery.policy.hide_uncertain:
             candidates = tuple(one for one in candidates if one.decision.outcome is Outcome.MATCH)
         return SearchedFace(face=face, decision=decision, candidates=candidates, damaged=ranked.damaged)
+
+    async def _require_nobody(self, gallery: Gallery) -> None:
+        """Raise `PortUnavailable` where an index that holds nobody is taken for a gallery in which nobody is.
+
+        An index always proposes somebody, however far off. One that does not was lost, or is another than the one
+        that was filled: another folder, server or precision.
+        """
+        enrolled = await self.record.all_templates(
+            gallery.workspace, gallery.id, after=None, limit=1, space=gallery.space
+        )
+        if enrolled:
+            raise PortUnavailable(
+                "vector_index",
+                "it holds nobody of this gallery, though people are enrolled in it: `facepass index verify` says who is"
+                " missing, `facepass index rebuild` writes them",
+            )
