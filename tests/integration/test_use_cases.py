@@ -16,6 +16,7 @@ from adapters.face_embedder.memory import MemoryFaceEmbedder
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import REFERENCES
 from application.ports.cipher import Cipher
+from application.ports.errors import PortUnavailable
 from application.ports.repositories import (
     GalleryRepository,
     PersonRepository,
@@ -366,10 +367,17 @@ class TestIndex:
             await core.enrol(picture)
         before = [await core.found(picture) for picture in pictures]
         await core.backends.index.clear((await core.references())[0].gallery)
-        assert await core.found(pictures[0]) == []
+        with pytest.raises(PortUnavailable, match="holds nobody"):
+            await core.found(pictures[0])
         assert await core.do(RebuildIndex) == Rebuilt(references=20, waiting=0)
         assert [await core.found(picture) for picture in pictures] == before
         assert (await core.agreement()).agrees
+
+    async def test_an_empty_gallery_is_no_outage(self, core: Core) -> None:
+        assert await core.found(ADA) == []
+        enrolled = await core.enrol(ADA)
+        await core.do(DeletePerson, person=enrolled.person.id)
+        assert await core.found(ADA) == []
 
     async def test_searches_find_everybody_while_an_index_is_rebuilt(self, core: Core) -> None:
         ada = (await core.enrol(ADA)).person

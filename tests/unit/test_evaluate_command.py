@@ -286,7 +286,7 @@ class TestEvaluate:
         desk.embedder.down = True
         result = desk.evaluate(album(tmp_path / "colleagues", 20, 2))
         assert result.exit_code == 1
-        assert result.output.strip() == "facepass: the model is gone (dependency_unavailable)"
+        assert result.output.strip() == "facepass: face embedder: the model is gone (dependency_unavailable)"
 
 
 class TestCalibrate:
