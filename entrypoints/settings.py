@@ -57,14 +57,6 @@ USED_BY: Mapping[str, Mapping[str, frozenset[str]]] = {
 }
 """Settings that say something to these backends alone: with another one they stop the start, rather than do nothing."""
 
-BUILT_IN: Mapping[str, frozenset[str]] = {
-    "face_embedder": frozenset({"onnx", "insightface"}),
-    "vector_index": frozenset({"pgvector", "qdrant"}),
-    "blob_store": frozenset({"filesystem", "s3"}),
-    "job_queue": frozenset({"in_process", "arq"}),
-}
-"""Backends that have settings of their own, and take no options."""
-
 SCHEMES: Mapping[str, frozenset[str]] = {
     "postgresql": frozenset({"postgresql", "postgres"}),
     "qdrant": frozenset({"http", "https"}),
@@ -461,11 +453,6 @@ def _check_unused(settings: Settings) -> None:
             if chosen is None:
                 continue
             plain = type(chosen)()
-            if getattr(chosen, "options", None) and chosen.backend in BUILT_IN.get(port, frozenset()):
-                raise SettingsError(
-                    f"{PREFIX}{place.upper()}__OPTIONS: are for third parties' adapters, and "
-                    f"{PREFIX}{place.upper()}__BACKEND is {chosen.backend}"
-                )
             for name, backends in used.items():
                 if getattr(chosen, name) != getattr(plain, name) and chosen.backend not in backends:
                     raise SettingsError(

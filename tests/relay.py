@@ -41,7 +41,11 @@ class Relay:
             writer.transport.abort()
 
     async def _carry(self, reader: StreamReader, writer: StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self._host, self._port)
+        try:
+            there, back = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            writer.transport.abort()  # nobody is there, and whoever came is told so
+            return
         self._writers |= {writer, back}
         try:
             await asyncio.gather(

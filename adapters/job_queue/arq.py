@@ -381,8 +381,12 @@ class _Worker(Worker):
         # What had begun gave itself back; what was picked and had not is still marked.
         marked = [in_progress_key_prefix + identity for identity, task in self.tasks.items() if task.cancelled()]
         if marked:
-            with suppress(PortError), translated(PORT):
-                await self.pool.delete(*marked)
+            # Whoever cancels a second time goes on, and so does this.
+            await asyncio.shield(self._unmark(marked))
+
+    async def _unmark(self, keys: Sequence[str]) -> None:
+        with suppress(PortError), translated(PORT):
+            await self.pool.delete(*keys)
 
 
 @asynccontextmanager
