@@ -1,35 +1,17 @@
-"""Who may do what: API keys and their scopes."""
+"""What calls are recognised by: API keys, and who a call comes from."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import NewType
 from uuid import UUID
 
-from domain.errors import ScopeMissing
+from domain.errors import AdministratorOnly, CredentialMissing, RoleMissing, ScopeMissing, WorkspaceUnclear
+from domain.gallery import GalleryId
+from domain.permission import IN_WORKSPACE, Permission, Role, Scope
+from domain.user import SessionId, UserId
 from domain.workspace import WorkspaceId
 
 ApiKeyId = NewType("ApiKeyId", UUID)
-
-
-class Scope(StrEnum):
-    """What a key may be used for."""
-
-    ENROL = "enrol"
-    VERIFY = "verify"
-    SEARCH = "search"
-    LIVENESS = "liveness"
-    READ = "read"
-    MANAGE = "manage"
-    EMBED = "embed"
-    """Off by default, so that an application that needs no embeddings cannot leak them.
-
-    The index holds vectors that are turned by a secret rotation. As many embeddings of enrolled photographs as there
-    are dimensions give it away, and fewer most of it. Whoever has the model can make them without this scope.
-    """
-
-
-DEFAULT_SCOPES = frozenset(Scope) - {Scope.EMBED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +24,17 @@ class ApiKey:
     prefix: str
     """The key's first characters, to recognise it in a list."""
     scopes: frozenset[Scope]
+    galleries: frozenset[GalleryId] | None = None
+    """The only galleries that it may be used for; None: all, and those that are made later."""
     created_at: datetime
+    created_by: UserId | None = None
+    """None where the command line or another key made it."""
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    """To a minute."""
+    rotated_from: ApiKeyId | None = None
+    """The key that it takes the place of."""
 
     def usable(self, now: datetime) -> bool:
         """Tell whether it is neither revoked nor expired at `now`."""
@@ -53,14 +43,42 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who a call comes from, once its credential was found good."""
+    """Who a call comes from, once its credential was found good, and what they may do."""
 
-    workspace: WorkspaceId
-    scopes: frozenset[Scope]
-    key: ApiKeyId | None
-    """None for the local operator on the command line."""
+    workspace: WorkspaceId | None
+    """None for a user who named none and has not exactly one."""
+    permissions: frozenset[Permission]
+    key: ApiKeyId | None = None
+    user: UserId | None = None
+    """Both None for the local operator on the command line."""
+    session: SessionId | None = None
+    role: Role | None = None
+    """The user's in the workspace."""
+    scopes: frozenset[Scope] = frozenset()
+    """Those that may be given to another API key."""
+    galleries: frozenset[GalleryId] | None = None
+    """The only ones that are there for this call; None: all of the workspace."""
 
-    def require(self, scope: Scope) -> None:
-        """Raise `ScopeMissing` where the credential does not hold `scope`."""
-        if scope not in self.scopes:
-            raise ScopeMissing(f"this credential may not do that: it lacks the scope '{scope.value}'")
+    def require(self, permission: Permission) -> None:
+        """Raise what stands against it.
+
+        Raises:
+            CredentialMissing: an API key, where a user must be signed in.
+            AdministratorOnly: a user who is no instance administrator.
+            WorkspaceUnclear: a user of several workspaces, or of none, who named none.
+            RoleMissing: a member whose role does not allow it.
+            ScopeMissing: an API key without the scope.
+        """
+        if permission is Permission.OPEN or permission in self.permissions:
+            return
+        if self.user is None:
+            if permission in {Permission.ACCOUNT, Permission.ADMINISTER}:
+                raise CredentialMissing("this is for users who are signed in, with an access token; API keys are not")
+            raise ScopeMissing(f"this API key may not do that: it lacks what '{permission.value}' needs")
+        if permission is Permission.ADMINISTER:
+            raise AdministratorOnly("this is for instance administrators")
+        if permission in IN_WORKSPACE and self.workspace is None:
+            raise WorkspaceUnclear(
+                "name the workspace in the header X-Workspace-Id; GET /api/v1/workspaces lists yours"
+            )
+        raise RoleMissing(f"your role in this workspace does not allow '{permission.value}'")

@@ -6,6 +6,9 @@ FacepassError
 │   ├── InvalidCursor           invalid_cursor
 │   ├── IdempotencyKeyReused    idempotency_key_reused
 │   ├── TooManyItems            too_many_items
+│   ├── PasswordRefused         password_refused
+│   ├── WorkspaceUnclear        workspace_unclear
+│   ├── LinkInvalid             link_invalid
 │   ├── ImageRefused            an image that is not looked at any further
 │   │   ├── NotAnImage              not_an_image
 │   │   ├── ImageTruncated          image_truncated
@@ -30,7 +33,12 @@ FacepassError
 │   ├── ReferenceNotFound       reference_not_found
 │   ├── ImageNotKept            image_not_kept
 │   ├── MigrationNotFound       migration_not_found
-│   └── JobNotFound             job_not_found
+│   ├── JobNotFound             job_not_found
+│   ├── WorkspaceNotFound       workspace_not_found
+│   ├── UserNotFound            user_not_found
+│   ├── MemberNotFound          member_not_found
+│   ├── SessionNotFound         session_not_found
+│   └── ApiKeyNotFound          api_key_not_found
 ├── Conflict                what was asked contradicts what is there
 │   ├── GalleryNameTaken        gallery_name_taken
 │   ├── ExternalIdTaken         external_id_taken
@@ -44,11 +52,24 @@ FacepassError
 │   ├── ReferencesLeftBehind    references_left_behind
 │   ├── ThresholdFixed          threshold_fixed
 │   ├── VersionMismatch         version_mismatch
-│   └── JobEnded                job_ended
+│   ├── JobEnded                job_ended
+│   ├── EmailTaken              email_taken
+│   ├── WorkspaceNameTaken      workspace_name_taken
+│   ├── MemberExists            member_exists
+│   ├── LastOwner               last_owner
+│   ├── LastAdministrator       last_administrator
+│   └── ApiKeyRevoked           api_key_revoked
 ├── Refused                 who asks may not
 │   ├── CredentialMissing       credential_missing
 │   ├── CredentialInvalid       credential_invalid
-│   └── ScopeMissing            scope_missing
+│   ├── LoginFailed             login_failed
+│   ├── ScopeMissing            scope_missing
+│   ├── RoleMissing             role_missing
+│   ├── AdministratorOnly       administrator_only
+│   └── RegistrationClosed      registration_closed
+├── Exhausted               too often: `retry_after` says when it may be tried again
+│   ├── RateLimited             rate_limited
+│   └── TooManyAttempts         too_many_attempts
 ├── PackError               a model pack cannot be used
 │   ├── UnknownPack             unknown_pack
 │   ├── PackMissing             pack_missing
@@ -106,6 +127,24 @@ class TooManyItems(InvalidRequest):
     """More items than one call may hold."""
 
     code = "too_many_items"
+
+
+class PasswordRefused(InvalidRequest):
+    """The password is too short, too long, or among the commonest."""
+
+    code = "password_refused"
+
+
+class WorkspaceUnclear(InvalidRequest):
+    """A user of several workspaces, or of none, has not said which one is meant."""
+
+    code = "workspace_unclear"
+
+
+class LinkInvalid(InvalidRequest):
+    """The one-time link is unknown, expired, or was used: which of these is not told."""
+
+    code = "link_invalid"
 
 
 class ImageRefused(InvalidRequest):
@@ -257,6 +296,36 @@ class JobNotFound(NotFound):
     code = "job_not_found"
 
 
+class WorkspaceNotFound(NotFound):
+    """No such workspace, or none of the caller's."""
+
+    code = "workspace_not_found"
+
+
+class UserNotFound(NotFound):
+    """No such user."""
+
+    code = "user_not_found"
+
+
+class MemberNotFound(NotFound):
+    """No such member in this workspace."""
+
+    code = "member_not_found"
+
+
+class SessionNotFound(NotFound):
+    """The user has no such session."""
+
+    code = "session_not_found"
+
+
+class ApiKeyNotFound(NotFound):
+    """No such API key in this workspace."""
+
+    code = "api_key_not_found"
+
+
 class Conflict(FacepassError):
     """What was asked contradicts what is there."""
 
@@ -339,6 +408,42 @@ class JobEnded(Conflict):
     code = "job_ended"
 
 
+class EmailTaken(Conflict):
+    """There is a user of that email address."""
+
+    code = "email_taken"
+
+
+class WorkspaceNameTaken(Conflict):
+    """There is a workspace of that name."""
+
+    code = "workspace_name_taken"
+
+
+class MemberExists(Conflict):
+    """The user is a member already."""
+
+    code = "member_exists"
+
+
+class LastOwner(Conflict):
+    """A workspace keeps at least one owner."""
+
+    code = "last_owner"
+
+
+class LastAdministrator(Conflict):
+    """An installation keeps at least one administrator."""
+
+    code = "last_administrator"
+
+
+class ApiKeyRevoked(Conflict):
+    """The API key was revoked or has expired: it cannot be rotated."""
+
+    code = "api_key_revoked"
+
+
 class Refused(FacepassError):
     """Who asks may not."""
 
@@ -355,10 +460,55 @@ class CredentialInvalid(Refused):
     code = "credential_invalid"
 
 
+class LoginFailed(Refused):
+    """The email address or the password is wrong, or the account cannot sign in: which of these is not told."""
+
+    code = "login_failed"
+
+
 class ScopeMissing(Refused):
-    """The credential is good, but may not do this."""
+    """The API key is good, but lacks the scope for this."""
 
     code = "scope_missing"
+
+
+class RoleMissing(Refused):
+    """The user is a member, and their role does not allow this."""
+
+    code = "role_missing"
+
+
+class AdministratorOnly(Refused):
+    """The user is signed in, and no instance administrator."""
+
+    code = "administrator_only"
+
+
+class RegistrationClosed(Refused):
+    """Nobody can register here, or only with an invitation."""
+
+    code = "registration_closed"
+
+
+class Exhausted(FacepassError):
+    """Too often."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        """Take the seconds after which another try makes sense."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(Exhausted):
+    """More calls than the key, the user or the address may make."""
+
+    code = "rate_limited"
+
+
+class TooManyAttempts(Exhausted):
+    """Too many failed logins for this account; the lock grows with each further one."""
+
+    code = "too_many_attempts"
 
 
 class PackError(FacepassError):

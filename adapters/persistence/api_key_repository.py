@@ -6,7 +6,10 @@ from sqlalchemy import Row, insert, select
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import API_KEYS
 from application.ports.repositories import ApiKeyRepository
-from domain.credential import ApiKey, ApiKeyId, Scope
+from domain.credential import ApiKey, ApiKeyId
+from domain.gallery import GalleryId
+from domain.permission import Scope
+from domain.user import UserId
 from domain.workspace import WorkspaceId
 
 
@@ -26,9 +29,12 @@ class SqlApiKeyRepository(ApiKeyRepository):
                 prefix=key.prefix,
                 digest=digest,
                 scopes=sorted(key.scopes),
+                galleries=None if key.galleries is None else sorted(key.galleries),
                 created_at=key.created_at,
+                created_by=key.created_by,
                 expires_at=key.expires_at,
                 revoked_at=key.revoked_at,
+                rotated_from=key.rotated_from,
             )
         )
 
@@ -47,7 +53,11 @@ def to_api_key(row: Row[Any]) -> ApiKey:
         name=row.name,
         prefix=row.prefix,
         scopes=frozenset(map(Scope, row.scopes)),
+        galleries=None if row.galleries is None else frozenset(map(GalleryId, row.galleries)),
         created_at=row.created_at,
+        created_by=None if row.created_by is None else UserId(row.created_by),
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+        rotated_from=None if row.rotated_from is None else ApiKeyId(row.rotated_from),
     )

@@ -42,6 +42,18 @@ INSTALLATION = Table(
     CheckConstraint('"only"', name="one_row"),
 )
 
+# The secrets below the master key, each wrapped by it; by two of them while the installation changes over to another.
+KEY_RING = Table(
+    "key_ring",
+    METADATA,
+    Column("purpose", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    # The fingerprint of the master key that it is wrapped by.
+    Column("master", LargeBinary, primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+)
+
 INDEX_STATE = Table(
     "index_state",
     METADATA,
@@ -65,7 +77,105 @@ WORKSPACES = Table(
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("created_at", _TIME, nullable=False),
+    Column("version", Integer, nullable=False, server_default=text("1")),
     UniqueConstraint("name"),
+)
+
+USERS = Table(
+    "users",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    # Keyed hash: what an account is found by, and what keeps addresses unique.
+    Column("email_digest", LargeBinary, nullable=False),
+    # Email address and name, sealed under a data key of the user's own.
+    Column("profile", LargeBinary, nullable=False),
+    Column("data_key_id", Uuid, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("password", Text),
+    Column("administrator", Boolean, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("updated_at", _TIME, nullable=False),
+    Column("deleted_at", _TIME),
+    Column("last_login_at", _TIME),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("email_digest"),
+)
+
+MEMBERSHIPS = Table(
+    "memberships",
+    METADATA,
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Index(None, "user_id"),
+)
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    # What the client called itself, sealed under the user's key.
+    Column("agent", LargeBinary, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("last_used_at", _TIME, nullable=False),
+    Column("expires_at", _TIME, nullable=False),
+    Column("ended_at", _TIME),
+    Index(None, "user_id"),
+    Index(None, "expires_at"),
+)
+
+REFRESH_TOKENS = Table(
+    "refresh_tokens",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("session_id", Uuid, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    # One that comes a second time ends its session.
+    Column("used_at", _TIME),
+    Index(None, "session_id"),
+)
+
+ONE_TIME_LINKS = Table(
+    "one_time_links",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("purpose", Text, nullable=False),
+    # Whose password it sets; null for an invitation.
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE")),
+    # Where an invitation leads, and as what; null: it lets somebody register, and no more.
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE")),
+    Column("role", Text),
+    # The one address that may use an invitation; null: whoever has the link.
+    Column("email_digest", LargeBinary),
+    Column("created_at", _TIME, nullable=False),
+    Column("expires_at", _TIME, nullable=False),
+    Column("used_at", _TIME),
+    Index(None, "expires_at"),
+    Index(None, "user_id", postgresql_where=text("user_id IS NOT NULL")),
+    Index(None, "workspace_id", postgresql_where=text("workspace_id IS NOT NULL")),
+)
+
+LOGIN_FAILURES = Table(
+    "login_failures",
+    METADATA,
+    # Of any address that was tried: whether it is an account's must not show.
+    Column("email_digest", LargeBinary, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", _TIME, nullable=False),
+    Column("locked_until", _TIME, nullable=False),
+    Index(None, "last_at"),
+)
+
+SIGNING_KEYS = Table(
+    "signing_keys",
+    METADATA,
+    # The key itself follows from its id and the installation's hashing secret: none of it is kept.
+    Column("id", Uuid, primary_key=True),
+    Column("created_at", _TIME, nullable=False),
+    # When tokens that it signed are not taken any more; null for the one in use.
+    Column("retires_at", _TIME),
 )
 
 GALLERIES = Table(
@@ -94,6 +204,8 @@ PEOPLE = Table(
     Column("updated_at", _TIME, nullable=False),
     Column("version", Integer, nullable=False),
     Column("merged_into", Uuid),
+    Column("retention_days", Integer),
+    Column("consent_expires_at", _TIME),
     UniqueConstraint("workspace_id", "gallery_id", "id"),
     UniqueConstraint("workspace_id", "gallery_id", "external_id"),
     # Not cascading: a gallery with people in it stays.
@@ -214,9 +326,14 @@ API_KEYS = Table(
     Column("prefix", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("scopes", ARRAY(Text), nullable=False),
+    # The only ones that it is for; null: all. No foreign key: one that is gone is found no more.
+    Column("galleries", ARRAY(Uuid)),
     Column("created_at", _TIME, nullable=False),
+    Column("created_by", Uuid),
     Column("expires_at", _TIME),
     Column("revoked_at", _TIME),
+    Column("last_used_at", _TIME),
+    Column("rotated_from", Uuid),
     UniqueConstraint("digest"),
 )
 
@@ -268,4 +385,42 @@ JOBS = Table(
     Index(None, "held_until", postgresql_where=text("status = 'running'")),
     Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index(None, "data_key_id", postgresql_where=text("data_key_id IS NOT NULL")),
+)
+
+# Append-only: a trigger refuses to change, remove or empty it. No foreign key, so that nothing cascades into it.
+AUDIT_ENTRIES = Table(
+    "audit_entries",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("at", _TIME, nullable=False),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Uuid),
+    Column("network", Text),
+    Column("request_id", Text),
+    Column("action", Text, nullable=False),
+    Column("subject_id", Uuid),
+    Column("gallery_id", Uuid),
+    Column("outcome", Text, nullable=False),
+    Column("details", JSONB, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+    Index(None, "workspace_id", "at"),
+    Index(None, "workspace_id", "subject_id", postgresql_where=text("subject_id IS NOT NULL")),
+)
+
+AUDIT_HEADS = Table(
+    "audit_heads",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+)
+
+# Who was erased, as keyed hashes alone: what a restored backup must forget again.
+ERASURES = Table(
+    "erasures",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("erased_at", _TIME, nullable=False),
 )

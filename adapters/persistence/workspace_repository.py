@@ -1,6 +1,6 @@
-from typing import final
+from typing import Any, final
 
-from sqlalchemy import insert, select
+from sqlalchemy import Row, insert, select
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import WORKSPACES
@@ -23,4 +23,9 @@ class SqlWorkspaceRepository(WorkspaceRepository):
     async def named(self, name: str) -> Workspace | None:
         found = await self._connection.execute(select(WORKSPACES).where(WORKSPACES.c.name == name))
         row = found.one_or_none()
-        return None if row is None else Workspace(id=WorkspaceId(row.id), name=row.name, created_at=row.created_at)
+        return None if row is None else to_workspace(row)
+
+
+def to_workspace(row: Row[Any]) -> Workspace:
+    """Read a row of `workspaces`."""
+    return Workspace(id=WorkspaceId(row.id), name=row.name, created_at=row.created_at, version=row.version)

@@ -5,7 +5,7 @@ import msgspec
 from dishka import Scope as Lifetime
 
 from application.use_cases.keys.bootstrap import DEFAULT_WORKSPACE, Bootstrap, Bootstrapped
-from domain.credential import DEFAULT_SCOPES, Scope
+from domain.permission import DEFAULT_SCOPES, Scope
 from entrypoints.cli.session import console, run, session
 
 

@@ -210,7 +210,7 @@ def once(
         )
     parts = hashlib.sha256()
     # Bound to the caller too: one client's key never answers with what another client asked.
-    parts.update(f"{principal_of(request).key} {request.method} {request.url.path}\n".encode())
+    parts.update(f"{_caller(request)} {request.method} {request.url.path}\n".encode())
     _take(fields, parts)
     return Once(
         key=f"{key}#{item}",
@@ -218,6 +218,11 @@ def once(
         encode=msgspec.json.encode,
         decode=lambda raw: msgspec.json.decode(raw, type=kind),
     )
+
+
+def _caller(request: Request[Any, Any, Any]) -> object:
+    principal = principal_of(request)
+    return principal.key or principal.user
 
 
 def _take(value: object, parts: "hashlib._Hash") -> None:

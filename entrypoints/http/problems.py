@@ -21,6 +21,9 @@ STATUS: Mapping[type[errors.FacepassError], int] = {
     errors.InvalidCursor: 422,
     errors.IdempotencyKeyReused: 409,
     errors.TooManyItems: 422,
+    errors.PasswordRefused: 422,
+    errors.WorkspaceUnclear: 422,
+    errors.LinkInvalid: 422,
     errors.NotAnImage: 422,
     errors.ImageTruncated: 422,
     errors.ImageFormatUnsupported: 415,
@@ -43,6 +46,11 @@ STATUS: Mapping[type[errors.FacepassError], int] = {
     errors.ImageNotKept: 404,
     errors.MigrationNotFound: 404,
     errors.JobNotFound: 404,
+    errors.WorkspaceNotFound: 404,
+    errors.UserNotFound: 404,
+    errors.MemberNotFound: 404,
+    errors.SessionNotFound: 404,
+    errors.ApiKeyNotFound: 404,
     errors.GalleryNameTaken: 409,
     errors.ExternalIdTaken: 409,
     errors.GalleryKept: 409,
@@ -56,9 +64,21 @@ STATUS: Mapping[type[errors.FacepassError], int] = {
     errors.ThresholdFixed: 409,
     errors.VersionMismatch: 412,
     errors.JobEnded: 409,
+    errors.EmailTaken: 409,
+    errors.WorkspaceNameTaken: 409,
+    errors.MemberExists: 409,
+    errors.LastOwner: 409,
+    errors.LastAdministrator: 409,
+    errors.ApiKeyRevoked: 409,
     errors.CredentialMissing: 401,
     errors.CredentialInvalid: 401,
+    errors.LoginFailed: 401,
     errors.ScopeMissing: 403,
+    errors.RoleMissing: 403,
+    errors.AdministratorOnly: 403,
+    errors.RegistrationClosed: 403,
+    errors.RateLimited: 429,
+    errors.TooManyAttempts: 429,
     errors.UnknownPack: 404,
     errors.PackMissing: 503,
     errors.PackCorrupt: 503,
@@ -85,6 +105,7 @@ _FRAMEWORK_CODES = {
     413: "body_too_large",
     415: "unsupported_media_type",
     422: "invalid_value",
+    429: "rate_limited",
     503: "dependency_unavailable",
 }
 
@@ -160,10 +181,12 @@ def on_core_error(request: Request[Any, Any, Any], error: errors.FacepassError) 
         wait = error.retry_after if isinstance(error, ports.PortBusy) else _RETRY_AFTER_UNAVAILABLE
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
         log.warning("unavailable", code=error.code, reason=error.message)
+    if isinstance(error, errors.Exhausted):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, errors.Refused):
         log.info("refused", code=error.code, method=request.method, path=request.url.path)
     if problem.status == http.HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = 'ApiKey realm="facepass"'
+        headers["WWW-Authenticate"] = 'ApiKey realm="facepass", Bearer realm="facepass"'
     return _answer(problem, headers)
 
 
@@ -231,6 +254,8 @@ def _detail(status: int, error: HTTPException, found: list[FieldProblem]) -> str
 def _fields_of(error: errors.FacepassError) -> list[FieldProblem]:
     if isinstance(error, errors.InvalidValue):
         return [FieldProblem(field=error.field, code=error.code, message=error.message)]
+    if isinstance(error, errors.PasswordRefused):
+        return [FieldProblem(field="password", code=error.code, message=error.message)]
     return []
 
 

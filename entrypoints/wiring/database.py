@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NewType
 
-from dishka import Provider, Scope, provide
+from dishka import Provider, Scope, alias, provide
 
 from adapters.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from adapters.persistence import schema
 from adapters.persistence.answer_repository import SqlAnswerRepository
 from adapters.persistence.api_key_repository import SqlApiKeyRepository
+from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
@@ -24,6 +25,7 @@ from adapters.persistence.record import SqlRecord
 from adapters.persistence.reference_repository import SqlReferenceRepository
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
+from application.ports.audit import AuditTrail
 from application.ports.credentials import Credentials
 from application.ports.inventory import Inventory
 from application.ports.record import Record
@@ -118,6 +120,8 @@ class DatabaseProvider(Provider):
         finally:
             await connection.aclose()
 
+    sql_trail = provide(SqlAuditTrail, scope=Scope.REQUEST)
+    trail = alias(source=SqlAuditTrail, provides=AuditTrail)
     transaction = provide(SqlTransaction, provides=Transaction, scope=Scope.REQUEST)
     workspaces = provide(SqlWorkspaceRepository, provides=WorkspaceRepository, scope=Scope.REQUEST)
     galleries = provide(SqlGalleryRepository, provides=GalleryRepository, scope=Scope.REQUEST)

@@ -5,10 +5,10 @@ import pytest
 
 from adapters.packs.fetch import Fetcher
 from adapters.packs.registry import PackRegistry
-from domain.credential import Scope
 from domain.errors import leaves
+from domain.permission import Permission
 from entrypoints.cli.main import SECTIONS
-from entrypoints.http.access import SCOPE_OPTION
+from entrypoints.http.access import PERMISSION_OPTION
 from entrypoints.http.app import API
 from entrypoints.http.problems import STATUS
 from entrypoints.settings import setting_names
@@ -72,7 +72,7 @@ def test_the_api_guide_has_every_error_with_its_status() -> None:
 def test_the_api_guide_has_every_call_with_its_scope_and_status() -> None:
     listed = CALL_ROW.findall((ROOT / "docs" / "api.md").read_text())
     there = {
-        (method, re.sub(r":\w+}", "}", path), Scope(route.opt[SCOPE_OPTION]).value, str(route.status_code))
+        (method, re.sub(r":\w+}", "}", path), Permission(route.opt[PERMISSION_OPTION]).value, str(route.status_code))
         for route in API
         for method in route.http_methods
         for path in route.paths

@@ -28,10 +28,10 @@ from application.use_cases.keys.bootstrap import Bootstrap
 from application.use_cases.matching.search_faces import SearchFaces
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.rebuild_index import RebuildIndex
-from domain.credential import Scope
 from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
+from domain.permission import Scope
 from domain.workspace import WorkspaceId
 from entrypoints.settings import DatabaseSettings, Settings, VectorIndexSettings
 from entrypoints.wiring.startup import opened

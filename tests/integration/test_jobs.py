@@ -35,6 +35,7 @@ from domain.errors import FacepassError, InvalidValue, JobEnded, JobNotFound, No
 from domain.job import Job, JobFailure, JobId, JobProgress, JobStatus, JobWork
 from domain.workspace import Workspace, WorkspaceId
 from tests.job_handler import Handler
+from tests.trail import trail
 
 IDS = UuidV7Generator()
 CLOCK = SystemClock()
@@ -46,7 +47,7 @@ class Unit:
     """One unit of work: what shares a transaction."""
 
     def __init__(self, connection: SqlConnection, queue: MemoryJobQueue, blobs: MemoryBlobStore) -> None:
-        self.transaction = SqlTransaction(connection)
+        self.transaction = SqlTransaction(connection, trail(connection))
         self.jobs = SqlJobRepository(connection)
         self.sweep = SqlJobSweep(connection)
         self.start = StartJob(jobs=self.jobs, queue=queue, ids=IDS, clock=CLOCK)

@@ -26,7 +26,7 @@ from adapters.system.id_generator import UuidV7Generator
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.errors import PortRejected
 from application.ports.repositories import Answer, NewReference, Pending
-from domain.credential import ApiKey, ApiKeyId, Scope
+from domain.credential import ApiKey, ApiKeyId
 from domain.embedding import SpaceId
 from domain.enrolment import Reference, ReferenceId
 from domain.errors import (
@@ -40,9 +40,11 @@ from domain.errors import (
 )
 from domain.face import Box
 from domain.gallery import Gallery, GalleryId, Policy
+from domain.permission import Scope
 from domain.person import Person, PersonId
 from domain.quality import Quality, Reason
 from domain.workspace import Workspace, WorkspaceId
+from tests.trail import trail
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 SPACE = SpaceId("open@1:0123456789ab")
@@ -54,7 +56,7 @@ class Unit:
 
     def __init__(self, database: Database) -> None:
         self.connection = SqlConnection(database.transactions)
-        self.transaction = SqlTransaction(self.connection)
+        self.transaction = SqlTransaction(self.connection, trail(self.connection))
         self.workspaces = SqlWorkspaceRepository(self.connection)
         self.galleries = SqlGalleryRepository(self.connection)
         self.people = SqlPersonRepository(self.connection)

@@ -35,6 +35,8 @@ def made(leaf: type[FacepassError], message: str = "what is wrong") -> FacepassE
         return leaf(message, rejected=[Rejection(index=1, filename="a.jpg", code="too_dark", detail="it is dark")])
     if issubclass(leaf, ports.PortUnavailable | ports.PortBusy | ports.PortRejected):
         return leaf("vector_index", message)
+    if issubclass(leaf, errors.Exhausted):
+        return leaf(message, retry_after=2.5)
     return leaf(message)
 
 
@@ -69,6 +71,7 @@ def test_a_kind_of_error_has_a_status_that_means_it(leaf: type[FacepassError]) -
         errors.NotFound: {404},
         errors.Conflict: {409, 412},
         errors.Refused: {401, 403},
+        errors.Exhausted: {429},
         errors.PackError: {404, 409, 503},
         errors.CannotOpen: {500},
         errors.PortError: {503},
@@ -104,7 +107,7 @@ def test_refused_images_are_listed() -> None:
 def test_whoever_may_come_again_is_told_when(leaf: type[FacepassError], request_: Request[Any, Any, Any]) -> None:
     answer = on_core_error(request_, made(leaf))
     assert answer.media_type == MEDIA_TYPE
-    assert ("Retry-After" in answer.headers) is (STATUS[leaf] == 503)
+    assert ("Retry-After" in answer.headers) is (STATUS[leaf] in {429, 503})
     assert ("WWW-Authenticate" in answer.headers) is (STATUS[leaf] == 401)
     assert answer.content.request_id == "abc"
 

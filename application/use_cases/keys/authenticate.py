@@ -8,6 +8,7 @@ from application.ports.credentials import Credentials
 from application.ports.keyed_hash import KeyedHash
 from domain.credential import Principal
 from domain.errors import CredentialInvalid
+from domain.permission import permissions_of
 
 REMEMBERED_SECONDS = 1.0
 """How long a good key is taken on trust: a revocation holds everywhere within this time."""
@@ -40,7 +41,13 @@ class Authenticate:
         if key is None or not key.usable(self.clock.now()):
             self._known.pop(digest, None)
             raise CredentialInvalid("this API key is not known, or no longer good")
-        principal = Principal(workspace=key.workspace, scopes=key.scopes, key=key.id)
+        principal = Principal(
+            workspace=key.workspace,
+            permissions=permissions_of(key.scopes),
+            key=key.id,
+            scopes=key.scopes,
+            galleries=key.galleries,
+        )
         self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, principal)
         while len(self._known) > REMEMBERED_KEYS:
             self._known.popitem(last=False)

@@ -9,8 +9,9 @@ from application.ports.repositories import ApiKeyRepository, GalleryRepository, 
 from application.ports.transaction import Transaction
 from application.use_cases.keys.authenticate import API_KEY_PURPOSE
 from application.use_cases.spaces import ServedSpaces
-from domain.credential import DEFAULT_SCOPES, ApiKey, ApiKeyId, Scope
+from domain.credential import ApiKey, ApiKeyId
 from domain.gallery import DEFAULT_GALLERY, Gallery, GalleryId, Policy
+from domain.permission import DEFAULT_SCOPES, Scope
 from domain.workspace import Workspace, WorkspaceId
 
 DEFAULT_WORKSPACE = "default"

@@ -17,14 +17,14 @@ from application.use_cases.galleries.list_galleries import ListGalleries
 from application.use_cases.galleries.list_left_behind import ListLeftBehind
 from application.use_cases.galleries.migrate_gallery import MigrateGallery
 from application.use_cases.galleries.update_gallery import UpdateGallery
-from domain.credential import Scope
 from domain.gallery import Gallery, Policy
-from entrypoints.http.access import principal_of
+from domain.permission import Permission
+from entrypoints.http.access import gallery_of, workspace_of
 from entrypoints.http.bodies import GalleryBody, GalleryChangeBody, MigrationBody, once, read_body
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.job_shapes import JobShape
-from entrypoints.http.names import gallery_named, page_size
+from entrypoints.http.names import page_size
 from entrypoints.http.openapi import takes
 from entrypoints.http.policies import policy_from
 from entrypoints.http.respond_async import accepted
@@ -42,7 +42,7 @@ from entrypoints.http.shapes import (
 
 @post(
     "/galleries",
-    needs=Scope.MANAGE,
+    needs=Permission.MANAGE,
     operation_class=takes(GalleryBody),
     description=getdoc(CreateGallery),
     summary="Create a gallery",
@@ -54,7 +54,7 @@ async def create_gallery(
     """Create a gallery."""
     body = (await read_body(request, GalleryBody)).fields
     gallery = await create(
-        workspace=principal_of(request).workspace,
+        workspace=workspace_of(request),
         name=body.name,
         policy=policy_from(body.policy, Policy()),
         once=once(request, keyed_hash, body, Gallery),
@@ -62,7 +62,7 @@ async def create_gallery(
     return Response(to_gallery(gallery), headers=entity_tag(gallery.version))
 
 
-@get("/galleries", needs=Scope.READ, description=getdoc(ListGalleries), summary="List galleries")
+@get("/galleries", needs=Permission.READ, description=getdoc(ListGalleries), summary="List galleries")
 @inject
 async def list_galleries(
     request: Request[Any, Any, Any],
@@ -72,7 +72,7 @@ async def list_galleries(
     cursor: FromQuery[str | None] = None,
 ) -> GalleryListShape:
     """List galleries."""
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     page = await listed(workspace=workspace, limit=page_size(limit), after=cursors.read(cursor, "galleries", workspace))
     return GalleryListShape(
         items=[to_gallery(gallery) for gallery in page.items],
@@ -80,19 +80,19 @@ async def list_galleries(
     )
 
 
-@get("/galleries/{gallery:str}", needs=Scope.READ, description=getdoc(GetGallery), summary="Show a gallery")
+@get("/galleries/{gallery:str}", needs=Permission.READ, description=getdoc(GetGallery), summary="Show a gallery")
 @inject
 async def get_gallery(
     request: Request[Any, Any, Any], gallery: FromPath[str], show: FromDishka[GetGallery]
 ) -> Response[GalleryShape]:
     """Show a gallery."""
-    state = await show(workspace=principal_of(request).workspace, gallery=gallery_named(gallery))
+    state = await show(workspace=workspace_of(request), gallery=await gallery_of(request, gallery))
     return Response(to_gallery_state(state), headers=entity_tag(state.gallery.version))
 
 
 @patch(
     "/galleries/{gallery:str}",
-    needs=Scope.MANAGE,
+    needs=Permission.MANAGE,
     operation_class=takes(GalleryChangeBody),
     description=getdoc(UpdateGallery),
     summary="Change a gallery",
@@ -106,7 +106,7 @@ async def update_gallery(
 ) -> Response[GalleryShape]:
     """Change a gallery."""
     body = (await read_body(request, GalleryChangeBody)).fields
-    workspace, named = principal_of(request).workspace, gallery_named(gallery)
+    workspace, named = workspace_of(request), await gallery_of(request, gallery)
     policy = None
     if body.policy is not None:
         policy = policy_from(body.policy, (await show(workspace=workspace, gallery=named)).gallery.policy)
@@ -116,18 +116,20 @@ async def update_gallery(
     return Response(to_gallery(changed), headers=entity_tag(changed.version))
 
 
-@delete("/galleries/{gallery:str}", needs=Scope.MANAGE, description=getdoc(DeleteGallery), summary="Delete a gallery")
+@delete(
+    "/galleries/{gallery:str}", needs=Permission.MANAGE, description=getdoc(DeleteGallery), summary="Delete a gallery"
+)
 @inject
 async def delete_gallery(
     request: Request[Any, Any, Any], gallery: FromPath[str], remove: FromDishka[DeleteGallery]
 ) -> None:
     """Delete a gallery."""
-    await remove(workspace=principal_of(request).workspace, gallery=gallery_named(gallery))
+    await remove(workspace=workspace_of(request), gallery=await gallery_of(request, gallery))
 
 
 @post(
     "/galleries/{gallery:str}/migrate",
-    needs=Scope.MANAGE,
+    needs=Permission.MANAGE,
     status_code=202,
     operation_class=takes(MigrationBody),
     description=getdoc(MigrateGallery),
@@ -140,8 +142,8 @@ async def migrate_gallery(
     """Move a gallery to another model."""
     body = (await read_body(request, MigrationBody)).fields
     job = await migrate(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         to=body.to,
         switch=body.switch,
         leave_behind=body.leave_behind,
@@ -151,7 +153,7 @@ async def migrate_gallery(
 
 @get(
     "/galleries/{gallery:str}/migration",
-    needs=Scope.READ,
+    needs=Permission.READ,
     description=getdoc(GetMigration),
     summary="Show how far a gallery is on its way to another model",
 )
@@ -160,12 +162,12 @@ async def get_migration(
     request: Request[Any, Any, Any], gallery: FromPath[str], show: FromDishka[GetMigration]
 ) -> MigrationShape:
     """Show how far a gallery is on its way to another model."""
-    return to_migration(await show(workspace=principal_of(request).workspace, gallery=gallery_named(gallery)))
+    return to_migration(await show(workspace=workspace_of(request), gallery=await gallery_of(request, gallery)))
 
 
 @get(
     "/galleries/{gallery:str}/migration/left-behind",
-    needs=Scope.READ,
+    needs=Permission.READ,
     description=getdoc(ListLeftBehind),
     summary="List the references that could not follow",
 )
@@ -179,11 +181,11 @@ async def list_left_behind(
     cursor: FromQuery[str | None] = None,
 ) -> LeftBehindListShape:
     """List the references that could not follow."""
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     filters = ("left-behind", workspace, gallery)
     page = await listed(
         workspace=workspace,
-        gallery=gallery_named(gallery),
+        gallery=await gallery_of(request, gallery),
         limit=page_size(limit),
         after=cursors.read(cursor, *filters),
     )
@@ -194,7 +196,7 @@ async def list_left_behind(
 
 @delete(
     "/galleries/{gallery:str}/migration",
-    needs=Scope.MANAGE,
+    needs=Permission.MANAGE,
     status_code=202,
     description=getdoc(FinishMigration),
     summary="Finish the migration of a gallery",
@@ -204,4 +206,4 @@ async def finish_migration(
     request: Request[Any, Any, Any], gallery: FromPath[str], finish: FromDishka[FinishMigration]
 ) -> Response[JobShape]:
     """Finish the migration of a gallery."""
-    return accepted(await finish(workspace=principal_of(request).workspace, gallery=gallery_named(gallery)))
+    return accepted(await finish(workspace=workspace_of(request), gallery=await gallery_of(request, gallery)))

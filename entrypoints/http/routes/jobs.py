@@ -16,10 +16,10 @@ from application.use_cases.jobs.cancel_job import CancelJob
 from application.use_cases.jobs.get_job import GetJob
 from application.use_cases.jobs.list_jobs import ListJobs
 from application.use_cases.jobs.watch_job import WatchJob
-from domain.credential import Scope
 from domain.errors import InvalidValue
 from domain.job import Job, JobId, JobStatus, JobWork
-from entrypoints.http.access import principal_of
+from domain.permission import Permission
+from entrypoints.http.access import workspace_of
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.job_shapes import JobListShape, JobShape, to_job
 from entrypoints.http.names import page_size
@@ -29,7 +29,7 @@ E = TypeVar("E", bound=StrEnum)
 JOB = "/jobs/{job:uuid}"
 
 
-@get("/jobs", needs=Scope.READ, description=getdoc(ListJobs), summary="List jobs")
+@get("/jobs", needs=Permission.READ, description=getdoc(ListJobs), summary="List jobs")
 @inject
 async def list_jobs(
     request: Request[Any, Any, Any],
@@ -41,7 +41,7 @@ async def list_jobs(
     kind: FromQuery[str | None] = None,
 ) -> JobListShape:
     """List jobs."""
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     filters = ("jobs", workspace, status, kind)
     page = await listed(
         workspace=workspace,
@@ -55,23 +55,23 @@ async def list_jobs(
     )
 
 
-@get(JOB, needs=Scope.READ, description=getdoc(GetJob), summary="Show a job")
+@get(JOB, needs=Permission.READ, description=getdoc(GetJob), summary="Show a job")
 @inject
 async def get_job(request: Request[Any, Any, Any], job: FromPath[UUID], show: FromDishka[GetJob]) -> JobShape:
     """Show a job."""
-    return to_job(await show(workspace=principal_of(request).workspace, job=JobId(job)))
+    return to_job(await show(workspace=workspace_of(request), job=JobId(job)))
 
 
-@post(JOB + "/cancel", needs=Scope.MANAGE, status_code=200, description=getdoc(CancelJob), summary="Cancel a job")
+@post(JOB + "/cancel", needs=Permission.MANAGE, status_code=200, description=getdoc(CancelJob), summary="Cancel a job")
 @inject
 async def cancel_job(request: Request[Any, Any, Any], job: FromPath[UUID], cancel: FromDishka[CancelJob]) -> JobShape:
     """Cancel a job."""
-    return to_job(await cancel(workspace=principal_of(request).workspace, job=JobId(job)))
+    return to_job(await cancel(workspace=workspace_of(request), job=JobId(job)))
 
 
 @get(
     JOB + "/events",
-    needs=Scope.READ,
+    needs=Permission.READ,
     media_type="text/event-stream",
     description=getdoc(WatchJob),
     summary="Watch a job, as server-sent events",
@@ -79,7 +79,7 @@ async def cancel_job(request: Request[Any, Any, Any], job: FromPath[UUID], cance
 @inject
 async def watch_job(request: Request[Any, Any, Any], job: FromPath[UUID], watch: FromDishka[WatchJob]) -> Stream:
     """Watch a job."""
-    states = watch(workspace=principal_of(request).workspace, job=JobId(job))
+    states = watch(workspace=workspace_of(request), job=JobId(job))
     first = await anext(states)  # before the answer begins: an id that nobody has is a 404
     return Stream(
         _events(first, states),

@@ -14,12 +14,12 @@ from application.use_cases.matching.detect_faces import DetectFaces
 from application.use_cases.matching.embed_faces import EmbedFaces
 from application.use_cases.matching.search_faces import SearchFaces, SearchResult
 from application.use_cases.matching.verify_face import VerifyFace
-from domain.credential import Scope
 from domain.enrolment import ReferenceId
 from domain.errors import FacepassError, InvalidValue
+from domain.permission import Permission
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
-from entrypoints.http.access import principal_of
+from entrypoints.http.access import gallery_of, workspace_of
 from entrypoints.http.bodies import (
     CompareBody,
     ImageBody,
@@ -30,7 +30,6 @@ from entrypoints.http.bodies import (
     read_body,
 )
 from entrypoints.http.capacity_watch import CapacityWatch
-from entrypoints.http.names import gallery_named
 from entrypoints.http.openapi import takes
 from entrypoints.http.problems import problem_of
 from entrypoints.http.request_context import took_ms
@@ -53,7 +52,7 @@ log = structlog.get_logger("facepass.matching")
 
 @post(
     "/faces/detect",
-    needs=Scope.READ,
+    needs=Permission.READ,
     status_code=200,
     operation_class=takes(ImageBody),
     description=getdoc(DetectFaces),
@@ -71,7 +70,7 @@ async def detect_faces(
 
 @post(
     "/faces/embed",
-    needs=Scope.EMBED,
+    needs=Permission.EMBED,
     status_code=200,
     operation_class=takes(ImageBody),
     description=getdoc(EmbedFaces),
@@ -89,7 +88,7 @@ async def embed_faces(
 
 @post(
     "/faces/compare",
-    needs=Scope.VERIFY,
+    needs=Permission.VERIFY,
     status_code=200,
     operation_class=takes(CompareBody),
     description=getdoc(CompareFaces),
@@ -107,7 +106,7 @@ async def compare_faces(request: Request[Any, Any, Any], compare: FromDishka[Com
 
 @post(
     "/verify",
-    needs=Scope.VERIFY,
+    needs=Permission.VERIFY,
     status_code=200,
     operation_class=takes(VerifyBody),
     description=getdoc(VerifyFace),
@@ -119,12 +118,12 @@ async def verify_face(
 ) -> VerifiedShape:
     """Verify a face against a person, a reference or a second image."""
     body = (await read_body(request, VerifyBody)).fields
-    return await _verified(request, body, principal_of(request).workspace, verify, compare)
+    return await _verified(request, body, workspace_of(request), verify, compare)
 
 
 @post(
     "/verify/batch",
-    needs=Scope.VERIFY,
+    needs=Permission.VERIFY,
     status_code=200,
     operation_class=takes(VerifyBatchBody),
     description="Verify up to 100 faces in one call; each item has its result or its problem.",
@@ -136,7 +135,7 @@ async def verify_batch(
 ) -> BatchShape:
     """Verify many faces."""
     body = (await read_body(request, VerifyBatchBody)).fields
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     results = await each(body.items, lambda item: _verified(request, item, workspace, verify, compare))
     return BatchShape(
         items=[
@@ -150,7 +149,7 @@ async def verify_batch(
 
 @post(
     "/search",
-    needs=Scope.SEARCH,
+    needs=Permission.SEARCH,
     status_code=200,
     operation_class=takes(SearchBody),
     description=getdoc(SearchFaces),
@@ -162,13 +161,13 @@ async def search_faces(
 ) -> SearchedShape:
     """Search for the faces of an image."""
     body = (await read_body(request, SearchBody)).fields
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     return await _searched(request, body, workspace, search, watch)
 
 
 @post(
     "/search/batch",
-    needs=Scope.SEARCH,
+    needs=Permission.SEARCH,
     status_code=200,
     operation_class=takes(SearchBatchBody),
     description="Search for up to 100 images in one call; each item has its result or its problem.",
@@ -180,7 +179,7 @@ async def search_batch(
 ) -> BatchShape:
     """Search for many images."""
     body = (await read_body(request, SearchBatchBody)).fields
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     results = await each(body.items, lambda item: _searched(request, item, workspace, search, watch))
     return BatchShape(
         items=[
@@ -215,7 +214,7 @@ async def _verified(
     verification = await verify(
         workspace=workspace,
         frames=body.frames(),
-        gallery=gallery_named(body.gallery),
+        gallery=await gallery_of(request, body.gallery),
         claimed=body.external_id if body.person_id is None else PersonId(body.person_id),
         reference=None if body.reference_id is None else ReferenceId(body.reference_id),
         threshold=body.threshold,
@@ -236,7 +235,7 @@ async def _searched(
     result = await search(
         workspace=workspace,
         frames=body.frames(),
-        gallery=gallery_named(body.gallery),
+        gallery=await gallery_of(request, body.gallery),
         every_face=body.faces == "all",
         limit=body.limit,
         threshold=body.threshold,
@@ -244,7 +243,7 @@ async def _searched(
         among=None if body.people is None else [PersonId(person) for person in body.people],
     )
     _warn_of_damaged(result)
-    await watch.look(workspace, gallery_named(body.gallery))
+    await watch.look(workspace, await gallery_of(request, body.gallery))
     return to_searched(result, took_ms=took_ms(request.scope))
 
 

@@ -17,13 +17,13 @@ from application.use_cases.people.list_people import ListPeople
 from application.use_cases.people.merge_people import MergePeople
 from application.use_cases.people.unmerge_people import UnmergePeople
 from application.use_cases.people.update_person import UNCHANGED, UpdatePerson
-from domain.credential import Scope
+from domain.permission import Permission
 from domain.person import Person, PersonId
-from entrypoints.http.access import principal_of
+from entrypoints.http.access import gallery_of, workspace_of
 from entrypoints.http.bodies import MergeBody, PersonBody, PersonChangeBody, once, read_body
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
-from entrypoints.http.names import gallery_named, page_size
+from entrypoints.http.names import page_size
 from entrypoints.http.openapi import takes
 from entrypoints.http.shapes import PersonListShape, PersonShape, to_person
 
@@ -33,7 +33,7 @@ PERSON = PEOPLE + "/{person:uuid}"
 
 @post(
     PEOPLE,
-    needs=Scope.ENROL,
+    needs=Permission.ENROL,
     operation_class=takes(PersonBody),
     description=getdoc(CreatePerson),
     summary="Create a person",
@@ -48,8 +48,8 @@ async def create_person(
     """Create a person."""
     body = (await read_body(request, PersonBody)).fields
     person = await create(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         external_id=body.external_id,
         metadata=body.metadata,
         once=once(request, keyed_hash, body, Person),
@@ -57,7 +57,7 @@ async def create_person(
     return Response(to_person(person), headers=entity_tag(person.version))
 
 
-@get(PEOPLE, needs=Scope.READ, description=getdoc(ListPeople), summary="List people")
+@get(PEOPLE, needs=Permission.READ, description=getdoc(ListPeople), summary="List people")
 @inject
 async def list_people(
     request: Request[Any, Any, Any],
@@ -69,11 +69,11 @@ async def list_people(
     external_id: FromQuery[str | None] = None,
 ) -> PersonListShape:
     """List people."""
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     filters = ("people", workspace, gallery, external_id)
     page = await listed(
         workspace=workspace,
-        gallery=gallery_named(gallery),
+        gallery=await gallery_of(request, gallery),
         limit=page_size(limit),
         after=cursors.read(cursor, *filters),
         external_id=external_id,
@@ -83,21 +83,21 @@ async def list_people(
     )
 
 
-@get(PERSON, needs=Scope.READ, description=getdoc(GetPerson), summary="Show a person")
+@get(PERSON, needs=Permission.READ, description=getdoc(GetPerson), summary="Show a person")
 @inject
 async def get_person(
     request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], show: FromDishka[GetPerson]
 ) -> Response[PersonShape]:
     """Show a person."""
     found = await show(
-        workspace=principal_of(request).workspace, gallery=gallery_named(gallery), person=PersonId(person)
+        workspace=workspace_of(request), gallery=await gallery_of(request, gallery), person=PersonId(person)
     )
     return Response(to_person(found), headers=entity_tag(found.version))
 
 
 @patch(
     PERSON,
-    needs=Scope.ENROL,
+    needs=Permission.ENROL,
     operation_class=takes(PersonChangeBody),
     description=getdoc(UpdatePerson),
     summary="Change a person",
@@ -109,8 +109,8 @@ async def update_person(
     """Change a person."""
     body = (await read_body(request, PersonChangeBody)).fields
     changed = await update(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         person=PersonId(person),
         external_id=UNCHANGED if body.external_id is msgspec.UNSET else body.external_id,
         metadata=UNCHANGED if body.metadata is msgspec.UNSET else body.metadata,
@@ -119,18 +119,18 @@ async def update_person(
     return Response(to_person(changed), headers=entity_tag(changed.version))
 
 
-@delete(PERSON, needs=Scope.ENROL, description=getdoc(DeletePerson), summary="Delete a person")
+@delete(PERSON, needs=Permission.ENROL, description=getdoc(DeletePerson), summary="Delete a person")
 @inject
 async def delete_person(
     request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], remove: FromDishka[DeletePerson]
 ) -> None:
     """Delete a person."""
-    await remove(workspace=principal_of(request).workspace, gallery=gallery_named(gallery), person=PersonId(person))
+    await remove(workspace=workspace_of(request), gallery=await gallery_of(request, gallery), person=PersonId(person))
 
 
 @post(
     PERSON + "/merge",
-    needs=Scope.ENROL,
+    needs=Permission.ENROL,
     status_code=200,
     operation_class=takes(MergeBody),
     description=getdoc(MergePeople),
@@ -143,8 +143,8 @@ async def merge_people(
     """Merge another person into this one."""
     body = (await read_body(request, MergeBody)).fields
     survivor = await merge(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         source=PersonId(body.person_id),
         target=PersonId(person),
     )
@@ -153,7 +153,7 @@ async def merge_people(
 
 @post(
     PERSON + "/unmerge",
-    needs=Scope.ENROL,
+    needs=Permission.ENROL,
     status_code=200,
     operation_class=takes(MergeBody),
     description=getdoc(UnmergePeople),
@@ -169,8 +169,8 @@ async def unmerge_people(
     """Take a merged person out of this one again."""
     body = (await read_body(request, MergeBody)).fields
     restored = await unmerge(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         source=PersonId(body.person_id),
         target=PersonId(person),
     )

@@ -17,17 +17,17 @@ from application.use_cases.references.get_reference import GetReference
 from application.use_cases.references.list_references import ListReferences
 from application.use_cases.references.read_image import ReadImage
 from application.use_cases.references.start_bulk_enrolment import StartBulkEnrolment
-from domain.credential import Scope
 from domain.enrolment import ReferenceId
 from domain.errors import FacepassError
 from domain.job import Job
+from domain.permission import Permission
 from domain.person import PersonId
-from entrypoints.http.access import principal_of
+from entrypoints.http.access import gallery_of, workspace_of
 from entrypoints.http.bodies import EnrolBatchBody, EnrolBody, once, read_body, sent_images
 from entrypoints.http.capacity_watch import CapacityWatch
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.job_shapes import JobShape
-from entrypoints.http.names import gallery_named, page_size
+from entrypoints.http.names import page_size
 from entrypoints.http.openapi import takes
 from entrypoints.http.problems import problem_of
 from entrypoints.http.respond_async import accepted, wants_job
@@ -47,7 +47,7 @@ REFERENCE = REFERENCES + "/{reference:uuid}"
 
 @post(
     REFERENCES,
-    needs=Scope.ENROL,
+    needs=Permission.ENROL,
     operation_class=takes(EnrolBody),
     description=getdoc(EnrolReferences),
     summary="Enrol images of one person",
@@ -63,8 +63,8 @@ async def enrol_references(
     """Enrol images of one person."""
     body = await read_body(request, EnrolBody)
     enrolled = await enrol(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         images=sent_images(body.fields, body.filenames),
         person=None if body.fields.person_id is None else PersonId(body.fields.person_id),
         external_id=body.fields.external_id,
@@ -77,7 +77,7 @@ async def enrol_references(
 
 @post(
     REFERENCES + "/batch",
-    needs=Scope.ENROL,
+    needs=Permission.ENROL,
     status_code=200,
     operation_class=takes(EnrolBatchBody),
     description=f"{getdoc(EnrolBatch)}\n\nWith `Prefer: respond-async` a job does it: 202, and its address.",
@@ -97,15 +97,15 @@ async def enrol_batch(
     if wants_job(request):
         return accepted(
             await start(
-                workspace=principal_of(request).workspace,
-                gallery=gallery_named(gallery),
+                workspace=workspace_of(request),
+                gallery=await gallery_of(request, gallery),
                 items=[_item(item) for item in body.items],
                 once=once(request, keyed_hash, body, Job),
             )
         )
     results = await enrol(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         items=[
             replace(_item(item), once=once(request, keyed_hash, item, Enrolled, item=index))
             for index, item in enumerate(body.items)
@@ -134,7 +134,7 @@ def _item(body: EnrolBody) -> EnrolmentItem:
     )
 
 
-@get(REFERENCES, needs=Scope.READ, description=getdoc(ListReferences), summary="List references")
+@get(REFERENCES, needs=Permission.READ, description=getdoc(ListReferences), summary="List references")
 @inject
 async def list_references(
     request: Request[Any, Any, Any],
@@ -146,11 +146,11 @@ async def list_references(
     person_id: FromQuery[UUID | None] = None,
 ) -> ReferenceListShape:
     """List references."""
-    workspace = principal_of(request).workspace
+    workspace = workspace_of(request)
     filters = ("references", workspace, gallery, person_id)
     page = await listed(
         workspace=workspace,
-        gallery=gallery_named(gallery),
+        gallery=await gallery_of(request, gallery),
         limit=page_size(limit),
         after=cursors.read(cursor, *filters),
         person=None if person_id is None else PersonId(person_id),
@@ -161,7 +161,7 @@ async def list_references(
     )
 
 
-@get(REFERENCE, needs=Scope.READ, description=getdoc(GetReference), summary="Show a reference")
+@get(REFERENCE, needs=Permission.READ, description=getdoc(GetReference), summary="Show a reference")
 @inject
 async def get_reference(
     request: Request[Any, Any, Any],
@@ -171,8 +171,8 @@ async def get_reference(
 ) -> ReferenceShape:
     """Show a reference."""
     found = await show(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         reference=ReferenceId(reference),
     )
     return to_reference(found)
@@ -180,7 +180,7 @@ async def get_reference(
 
 @get(
     REFERENCE + "/image",
-    needs=Scope.READ,
+    needs=Permission.READ,
     media_type="application/octet-stream",
     description=getdoc(ReadImage),
     summary="Return a reference's image",
@@ -191,8 +191,8 @@ async def read_image(
 ) -> Response[bytes]:
     """Return a reference's image."""
     image = await read(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         reference=ReferenceId(reference),
     )
     return Response(
@@ -202,7 +202,7 @@ async def read_image(
     )
 
 
-@delete(REFERENCE, needs=Scope.ENROL, description=getdoc(DeleteReference), summary="Delete a reference")
+@delete(REFERENCE, needs=Permission.ENROL, description=getdoc(DeleteReference), summary="Delete a reference")
 @inject
 async def delete_reference(
     request: Request[Any, Any, Any],
@@ -212,7 +212,7 @@ async def delete_reference(
 ) -> None:
     """Delete a reference."""
     await remove(
-        workspace=principal_of(request).workspace,
-        gallery=gallery_named(gallery),
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
         reference=ReferenceId(reference),
     )

@@ -1,0 +1,166 @@
+"""The ports to users, their sessions, one-time links and memberships. All share the request's `Transaction`.
+
+Each raises `PortUnavailable` where the database is gone.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from application.ports.repositories import Page
+from domain.permission import Role
+from domain.user import Session, SessionId, User, UserId
+from domain.workspace import Membership, WorkspaceId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserFilter:
+    """Which users a list is about; None: whichever."""
+
+    email: str | None = None
+    """The one of this address."""
+    deleted: bool | None = False
+    administrator: bool | None = None
+
+
+class UserRepository(Protocol):
+    """Accounts of the installation, deleted ones too. Addresses and names are sealed where they are kept."""
+
+    @abstractmethod
+    async def add(self, user: User, *, password_hash: str | None) -> None:
+        """Keep a new one. Raises `EmailTaken`, also where the address is a deleted user's."""
+
+    @abstractmethod
+    async def get(self, user: UserId | str, *, lock: bool = False) -> User:
+        """Return one by id or by email address, without regard to case. Raises `UserNotFound`."""
+
+    @abstractmethod
+    async def password_hash(self, user: UserId) -> str | None:
+        """Return the hash of a user's password, None where they have none. Raises `UserNotFound`."""
+
+    @abstractmethod
+    async def page(self, *, limit: int, after: UUID | None, only: UserFilter) -> Page[User]:
+        """Return up to `limit` users behind `after`."""
+
+    @abstractmethod
+    async def save(self, user: User, *, password_hash: str | None = None) -> None:
+        """Replace one where `user.version - 1` is the version kept; with `password_hash`, the password too.
+
+        Raises `VersionMismatch`, `EmailTaken`, `UserNotFound`.
+        """
+
+
+class SessionRepository(Protocol):
+    """Logins, each with a family of refresh tokens of which one is good."""
+
+    @abstractmethod
+    async def add(self, session: Session, *, refresh_digest: bytes) -> None:
+        """Keep a new one with the keyed hash of its first refresh token."""
+
+    @abstractmethod
+    async def take(self, refresh_digest: bytes, *, now: datetime) -> tuple[Session, bool] | None:
+        """Mark a refresh token as used and lock its session; None where nobody has it.
+
+        Returns the session as it is, ended or not, and whether the token had not been used before.
+        """
+
+    @abstractmethod
+    async def renew(self, session: Session, *, refresh_digest: bytes) -> None:
+        """Keep the session's times, and the next refresh token."""
+
+    @abstractmethod
+    async def of_user(self, user: UserId) -> Sequence[Session]:
+        """Return a user's sessions that have not ended, newest first."""
+
+    @abstractmethod
+    async def end(
+        self, user: UserId, *, now: datetime, only: SessionId | None = None, but: SessionId | None = None
+    ) -> Sequence[SessionId]:
+        """End all of a user's sessions, one alone, or all but one; return those that were open until then."""
+
+
+class LinkPurpose(StrEnum):
+    """What a one-time link is for."""
+
+    PASSWORD = "password"  # noqa: S105 - a name
+    """Sets the password of a user who forgot it, or never had one."""
+    INVITATION = "invitation"
+    """Lets somebody register where that is closed, or join a workspace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """What a one-time link does. Its secret is shown once, to whoever made it, and kept as a keyed hash."""
+
+    purpose: LinkPurpose
+    user: UserId | None = None
+    """Whose password it sets."""
+    workspace: WorkspaceId | None = None
+    role: Role | None = None
+    """What an invited one becomes in `workspace`."""
+    email: str | None = None
+    """The one address that may use an invitation; not read back, only compared: None in what `take` returns."""
+    created_at: datetime
+    expires_at: datetime
+
+
+class LinkRepository(Protocol):
+    """One-time links."""
+
+    @abstractmethod
+    async def add(self, link: Link, *, digest: bytes) -> None:
+        """Keep a new one; a user's earlier links for a password are good no longer."""
+
+    @abstractmethod
+    async def take(self, digest: bytes, *, purpose: LinkPurpose, now: datetime, email: str | None = None) -> Link:
+        """Use one up in the running transaction.
+
+        Raises `LinkInvalid` where there is none, it was used, has expired, is for another purpose, or for another
+        address than `email`.
+        """
+
+
+class LoginFailures(Protocol):
+    """Failed logins by email address, whether or not there is such an account."""
+
+    @abstractmethod
+    async def locked_until(self, email: str) -> datetime | None:
+        """Return until when nobody may try this address, None where it is not locked."""
+
+    @abstractmethod
+    async def failed(self, email: str, *, now: datetime) -> datetime | None:
+        """Count one, and return until when the address is locked by it, None where it is not."""
+
+    @abstractmethod
+    async def forget(self, email: str) -> None:
+        """Begin again from none: a login succeeded, or a password was set."""
+
+
+class MembershipRepository(Protocol):
+    """Who is in a workspace."""
+
+    @abstractmethod
+    async def add(self, membership: Membership) -> None:
+        """Keep a new one. Raises `MemberExists`, `UserNotFound`, `WorkspaceNotFound`."""
+
+    @abstractmethod
+    async def page(
+        self, workspace: WorkspaceId, *, limit: int, after: UUID | None, user: UserId | None = None
+    ) -> Page[Membership]:
+        """Return up to `limit` members behind the user `after`, by user id; with `user`, that one alone."""
+
+    @abstractmethod
+    async def of_user(self, user: UserId) -> Sequence[Membership]:
+        """Return all memberships of a user, oldest workspace first."""
+
+    @abstractmethod
+    async def save(self, membership: Membership) -> None:
+        """Change the role. Raises `MemberNotFound`, and `LastOwner` where nobody would be left as owner."""
+
+    @abstractmethod
+    async def remove(self, workspace: WorkspaceId, user: UserId) -> None:
+        """Remove one. Raises `MemberNotFound` and `LastOwner`."""

@@ -1,0 +1,82 @@
+"""The ports to the audit log: writing it, and reading it."""
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from domain.audit import AuditAction, AuditEntry, AuditEvent
+from domain.workspace import WorkspaceId
+
+
+class AuditTrail(Protocol):
+    """Takes what is done in a unit of work into its transaction: both are there, or neither.
+
+    The entry is chained at the commit, so that the head of the chain is locked no longer than that takes. Who did it
+    and from where is known from the context (`application.use_cases.audit.origin`).
+    """
+
+    @abstractmethod
+    def note(self, event: AuditEvent) -> None:
+        """Write it down with the next commit of the request's transaction; a rollback forgets it."""
+
+
+class AuditBatch(Protocol):
+    """Takes what only reads: verifications, searches, refused calls.
+
+    They come in numbers and have no transaction, so they are chained many at a time, soon afterwards, in the order in
+    which they came. A process that is killed loses what it had not written yet: a quarter of a second at most; one that
+    ends in order loses nothing.
+    """
+
+    @abstractmethod
+    def note(self, event: AuditEvent) -> None:
+        """Take one, with the origin and the time of this moment. Never waits, and raises nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries are asked for; None: whichever."""
+
+    action: AuditAction | None = None
+    actor: UUID | None = None
+    subject: UUID | None = None
+    gallery: UUID | None = None
+    outcome: str | None = None
+    since: datetime | None = None
+    """From then on."""
+    until: datetime | None = None
+    """Before then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """The end of a chain, as it says of itself."""
+
+    number: int
+    """0 where nothing was written yet."""
+    mac: bytes
+
+
+class AuditLog(Protocol):
+    """What was written. Each method raises `PortUnavailable` where the database is gone."""
+
+    @abstractmethod
+    async def page(
+        self, workspace: WorkspaceId, *, limit: int, before: int | None, only: AuditFilter
+    ) -> Sequence[AuditEntry]:
+        """Return up to `limit` entries with numbers below `before`, newest first."""
+
+    @abstractmethod
+    def entries(self, workspace: WorkspaceId, *, only: AuditFilter) -> AsyncIterator[AuditEntry]:
+        """Walk through a chain from its beginning."""
+
+    @abstractmethod
+    async def head(self, workspace: WorkspaceId) -> AuditHead:
+        """Return where the chain ends."""
+
+    @abstractmethod
+    async def chains(self) -> Sequence[WorkspaceId]:
+        """Return whose chains there are, that of the instance too."""

@@ -1,0 +1,182 @@
+"""Who did what to whom: entries in chains that cannot be changed unseen."""
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from uuid import UUID
+
+from domain.workspace import WorkspaceId
+
+INSTANCE = WorkspaceId(UUID(int=0))
+"""The chain of what belongs to no workspace: users, logins, calls that nobody was recognised in."""
+
+BEGINNING = b"\x00" * 32
+"""What the first entry of a chain is chained to."""
+
+OK = "ok"
+"""The outcome of what was done; else it is the code of the error."""
+
+_UNTOLD = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{16,64}")
+
+
+class AuditAction(StrEnum):
+    """What was done, or refused: the thing, then what became of it."""
+
+    CALL_REFUSED = "call.refused"
+
+    USER_REGISTERED = "user.registered"
+    USER_CREATED = "user.created"
+    USER_UPDATED = "user.updated"
+    USER_DELETED = "user.deleted"
+    USER_RESTORED = "user.restored"
+    USER_LOGGED_IN = "user.logged_in"
+    USER_LOGIN_FAILED = "user.login_failed"
+    USER_LOGGED_OUT = "user.logged_out"
+    USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - a name
+    USER_LINK_MADE = "user.link_made"
+    SESSION_ENDED = "session.ended"
+    SESSION_TOKEN_REUSED = "session.token_reused"  # noqa: S105 - a name
+
+    WORKSPACE_CREATED = "workspace.created"
+    WORKSPACE_UPDATED = "workspace.updated"
+    MEMBER_ADDED = "member.added"
+    MEMBER_CHANGED = "member.changed"
+    MEMBER_REMOVED = "member.removed"
+    MEMBER_INVITED = "member.invited"
+    KEY_CREATED = "key.created"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+
+    GALLERY_CREATED = "gallery.created"
+    GALLERY_UPDATED = "gallery.updated"
+    GALLERY_DELETED = "gallery.deleted"
+    GALLERY_MIGRATED = "gallery.migrated"
+    PERSON_CREATED = "person.created"
+    PERSON_UPDATED = "person.updated"
+    PERSON_DELETED = "person.deleted"
+    PERSON_MERGED = "person.merged"
+    PERSON_UNMERGED = "person.unmerged"
+    PERSON_ERASED = "person.erased"
+    PERSON_EXPORTED = "person.exported"
+    REFERENCE_ENROLLED = "reference.enrolled"
+    REFERENCE_DELETED = "reference.deleted"
+    IMAGE_READ = "image.read"
+    FACE_VERIFIED = "face.verified"
+    FACE_COMPARED = "face.compared"
+    FACE_SEARCHED = "face.searched"
+    FACE_EMBEDDED = "face.embedded"
+    JOB_STARTED = "job.started"
+    JOB_CANCELLED = "job.cancelled"
+
+    AUDIT_EXPORTED = "audit.exported"
+    MASTER_KEY_ROTATED = "master_key.rotated"
+    SIGNING_KEY_ROTATED = "signing_key.rotated"
+    BACKUP_MADE = "backup.made"
+    BACKUP_RESTORED = "backup.restored"
+
+
+class ActorKind(StrEnum):
+    """What kind of somebody it was."""
+
+    USER = "user"
+    KEY = "key"
+    CLI = "cli"
+    """The local operator."""
+    SYSTEM = "system"
+    """The service itself: jobs, upkeep."""
+    NOBODY = "nobody"
+    """A call in which nobody was recognised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who a piece of work is done for, and where that came from."""
+
+    kind: ActorKind
+    actor: UUID | None = None
+    """The user's or the key's id."""
+    network: str | None = None
+    """See `network_of`."""
+    request: str | None = None
+    """See `untold_request_id`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """What is to be written down. Ids, numbers and codes alone: what cannot be deleted must not identify."""
+
+    workspace: WorkspaceId
+    """Whose chain it stands in; `INSTANCE` for what belongs to none."""
+    action: AuditAction
+    subject: UUID | None = None
+    """The person, reference, key, user ... it was done to."""
+    gallery: UUID | None = None
+    outcome: str = OK
+    details: Mapping[str, object] = field(default_factory=dict)
+    """A little more, as JSON: never an image, vector, token, password, `external_id` or name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One link of a chain."""
+
+    number: int
+    """From 1, without a gap."""
+    at: datetime
+    origin: Origin
+    event: AuditEvent
+    mac: bytes
+    """Keyed hash over the entry and the `mac` of the one before it: 32 bytes."""
+
+
+def chained_bytes(*, number: int, at: datetime, origin: Origin, event: AuditEvent, before: bytes) -> bytes:
+    """Return what an entry's `mac` is the keyed hash of: all of it, and the `mac` of the one before it.
+
+    JSON with sorted names and no spaces, so that there is one way to write it (the idea of RFC 8785); times to the
+    microsecond, in UTC, as the database keeps them.
+    """
+    fields: dict[str, object] = {
+        "before": before.hex(),
+        "workspace": str(event.workspace),
+        "number": number,
+        "at": at.astimezone(UTC).isoformat(timespec="microseconds"),
+        "actor_kind": origin.kind.value,
+        "actor": _text(origin.actor),
+        "network": origin.network,
+        "request": origin.request,
+        "action": str(event.action),
+        "subject": _text(event.subject),
+        "gallery": _text(event.gallery),
+        "outcome": event.outcome,
+        "details": dict(event.details),
+    }
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def network_of(address: str | None) -> str | None:
+    """Return the network that an address is in: its first 24 bits, of IPv6 the first 48; None for no address.
+
+    An address points at a household or a person and an entry can never be deleted, so the last part is left out.
+    """
+    if address is None:
+        return None
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return str(ipaddress.ip_network((found, 24 if found.version == 4 else 48), strict=False))  # noqa: PLR2004 - IPv4
+
+
+def untold_request_id(request_id: str | None) -> str | None:
+    """Return a request's id where it is a plain random one; None else: a client may have put a name into its own."""
+    return request_id if request_id is not None and _UNTOLD.fullmatch(request_id) else None
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
