@@ -55,6 +55,7 @@ class AuditAction(StrEnum):
     GALLERY_UPDATED = "gallery.updated"
     GALLERY_DELETED = "gallery.deleted"
     GALLERY_MIGRATED = "gallery.migrated"
+    GALLERY_REKEYED = "gallery.rekeyed"
     PERSON_CREATED = "person.created"
     PERSON_UPDATED = "person.updated"
     PERSON_DELETED = "person.deleted"

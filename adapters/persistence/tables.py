@@ -302,6 +302,19 @@ SPARE_TEMPLATES = Table(
     postgresql_with={"toast_tuple_target": 8160},
 )
 
+# Of galleries whose vectors in the index were given another secret rotation than the first.
+GALLERY_ROTATIONS = Table(
+    "gallery_rotations",
+    METADATA,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("gallery_id", Uuid, primary_key=True),
+    Column("writes", Integer, nullable=False),
+    Column("also", Integer),
+    ForeignKeyConstraint(
+        ["workspace_id", "gallery_id"], ["galleries.workspace_id", "galleries.id"], ondelete="CASCADE"
+    ),
+)
+
 RECONCILIATIONS = Table(
     "reconciliations",
     METADATA,

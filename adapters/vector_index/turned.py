@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from application.ports.keyed_hash import KeyedHash
+from application.ports.rotations import UNTURNED_YET, Rotation, Rotations
 from application.ports.vector_index import Droppable, Entry, Neighbour, VectorIndex
 from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import ReferenceId
@@ -25,6 +26,8 @@ _PAGE: Final = 100
 """Entries that are turned back at once, in a thread: 4 ms at 512 dimensions."""
 
 _Matrix = NDArray[np.float32]
+_Which = tuple[GalleryId, int]
+"""A gallery, and the number of one of its rotations."""
 
 
 @final
@@ -35,9 +38,11 @@ class TurnedVectorIndex(VectorIndex, Droppable):
     people, and vectors come back from it to 1e-6. It is a hurdle and no encryption: what it is worth stands in
     `docs/decisions/0019-vectors-are-turned.md`.
 
-    The matrix follows from the master key, the gallery and the space, so nothing about it is stored, and two indexes
-    of one installation hold the same. What was written before under no rotation or under another master key must be
-    written anew.
+    The matrix follows from the installation's hashing secret, the gallery, the space and the number of the gallery's
+    rotation, so nothing about it is stored, and two indexes of one installation hold the same. What was written before
+    under no rotation or under another secret must be written anew. While a gallery changes from one rotation to
+    another, searches look by both: a vector that is turned by the one is like nothing by the other, so the nearest
+    people come first in one of the two.
 
     A search costs 28 µs more at 512 dimensions (95th percentile 34) and 13 at 128, an entry that is written about as
     much. The first use of a gallery makes its matrix, in a thread: 40 ms at 512 dimensions, 3 at 128. Measured on two
@@ -47,15 +52,23 @@ class TurnedVectorIndex(VectorIndex, Droppable):
         index: what keeps and compares the turned vectors; of `space`. Pings and upkeep remain its own.
         keyed_hash: what the rotations are derived with.
         space: whose vectors these are.
+        rotations: which rotation each gallery has; None: all have the first.
         memory: bytes of matrices that are kept; those of the galleries that were used last, and at least one.
     """
 
     def __init__(
-        self, index: VectorIndex, keyed_hash: KeyedHash, space: EmbeddingSpace, *, memory: int = MEMORY
+        self,
+        index: VectorIndex,
+        keyed_hash: KeyedHash,
+        space: EmbeddingSpace,
+        *,
+        rotations: Rotations | None = None,
+        memory: int = MEMORY,
     ) -> None:
         self._index = index
         self._keyed_hash = keyed_hash
         self._space = space
+        self._rotations = rotations
         self._matrices = _Matrices(self._made, most=max(1, memory // (4 * space.dimension**2)))
 
     async def search(
@@ -68,8 +81,17 @@ class TurnedVectorIndex(VectorIndex, Droppable):
         among: Sequence[PersonId] | None = None,
     ) -> Sequence[Neighbour]:
         self._space.require(probe)
-        turned = _turned(probe, await self._matrices.of(gallery))
-        return await self._index.search(turned, gallery=gallery, people=people, per_person=per_person, among=among)
+        found = [
+            await self._index.search(
+                _turned(probe, await self._matrices.of((gallery, number))),
+                gallery=gallery,
+                people=people,
+                per_person=per_person,
+                among=among,
+            )
+            for number in (await self._rotation(gallery)).searched
+        ]
+        return found[0] if len(found) == 1 else _nearest(found, people=people, per_person=per_person)
 
     async def upsert(self, entries: Sequence[Entry]) -> None:
         places: defaultdict[GalleryId, list[int]] = defaultdict(list)
@@ -80,7 +102,7 @@ class TurnedVectorIndex(VectorIndex, Droppable):
         # the order in which they came: all or none, and the last of duplicates counts.
         turned: dict[int, Entry] = {}
         for gallery, these in places.items():
-            matrix = await self._matrices.of(gallery)
+            matrix = await self._matrices.of((gallery, (await self._rotation(gallery)).writes))
             some = await asyncio.to_thread(_all_turned, [entries[place] for place in these], matrix)
             turned.update(zip(these, some, strict=True))
         await self._index.upsert([turned[place] for place in range(len(entries))])
@@ -89,8 +111,9 @@ class TurnedVectorIndex(VectorIndex, Droppable):
         await self._index.remove(references)
 
     async def entries(self, gallery: GalleryId) -> AsyncIterator[Entry]:
+        number = (await self._rotation(gallery)).writes
         async for page in _pages(self._index.entries(gallery)):
-            matrix = await self._matrices.of(gallery)
+            matrix = await self._matrices.of((gallery, number))
             for entry in await asyncio.to_thread(_all_turned, page, matrix.T):
                 yield entry
 
@@ -101,9 +124,14 @@ class TurnedVectorIndex(VectorIndex, Droppable):
         index: object = self._index
         return isinstance(index, Droppable) and await index.drop()
 
-    def _made(self, gallery: GalleryId) -> _Matrix:
-        # 16 bytes and then the name: no two pairs are written alike.
-        secret = self._keyed_hash.digest(PURPOSE, gallery.bytes + self._space.id.encode())
+    async def _rotation(self, gallery: GalleryId) -> Rotation:
+        return UNTURNED_YET if self._rotations is None else await self._rotations.of(gallery)
+
+    def _made(self, which: _Which) -> _Matrix:
+        gallery, number = which
+        # 16 bytes and then the name, which holds no NUL: no two are written alike.
+        name = self._space.id.encode() + (b"" if number == UNTURNED_YET.writes else b"\x00%d" % number)
+        secret = self._keyed_hash.digest(PURPOSE, gallery.bytes + name)
         return orthogonal(secret, self._space.dimension).astype(np.float32)
 
 
@@ -141,6 +169,19 @@ def _turned(embedding: Embedding, matrix: _Matrix) -> Embedding:
     return Embedding.normalised(matrix @ embedding.vector, embedding.space)
 
 
+def _nearest(found: Sequence[Sequence[Neighbour]], *, people: int, per_person: int) -> list[Neighbour]:
+    """Return the best of several searches, each reference once, by the port's own rules."""
+    best: dict[ReferenceId, Neighbour] = {}
+    for one in (one for some in found for one in some):
+        if one.reference not in best or one.similarity > best[one.reference].similarity:
+            best[one.reference] = one
+    of_person: dict[PersonId, list[Neighbour]] = {}
+    for one in sorted(best.values(), key=lambda one: (-one.similarity, one.reference)):
+        of_person.setdefault(one.person, []).append(one)
+    nearest = [one for some in list(of_person.values())[:people] for one in some[:per_person]]
+    return sorted(nearest, key=lambda one: (-one.similarity, one.reference))
+
+
 def _all_turned(entries: Sequence[Entry], matrix: _Matrix) -> list[Entry]:
     return [replace(entry, embedding=_turned(entry.embedding, matrix)) for entry in entries]
 
@@ -164,17 +205,17 @@ class _Matrices:
         most: how many are kept.
     """
 
-    def __init__(self, make: Callable[[GalleryId], _Matrix], *, most: int) -> None:
+    def __init__(self, make: Callable[[_Which], _Matrix], *, most: int) -> None:
         self._make = make
         self._most = most
-        self._kept: dict[GalleryId, asyncio.Task[_Matrix]] = {}
+        self._kept: dict[_Which, asyncio.Task[_Matrix]] = {}
         """The one that was used last is the last."""
 
-    async def of(self, gallery: GalleryId) -> _Matrix:
-        making = self._kept.pop(gallery, None)
+    async def of(self, which: _Which) -> _Matrix:
+        making = self._kept.pop(which, None)
         if making is None or _failed(making):
-            making = asyncio.create_task(asyncio.to_thread(self._make, gallery))
-        self._kept[gallery] = making
+            making = asyncio.create_task(asyncio.to_thread(self._make, which))
+        self._kept[which] = making
         if len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
         # A caller that goes away leaves the work to the others that wait for it.

@@ -15,6 +15,7 @@ from application.use_cases.galleries.get_gallery import GetGallery
 from application.use_cases.galleries.list_galleries import ListGalleries
 from application.use_cases.upkeep.mend_index import MendIndex
 from application.use_cases.upkeep.rebuild_index import RebuildIndex, Rebuilt
+from application.use_cases.upkeep.rekey_gallery import RekeyGallery
 from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
 from domain.gallery import Gallery
 from domain.workspace import WorkspaceId
@@ -71,6 +72,23 @@ def rebuild(context: click.Context, *, gallery: str, every: bool, workspace: str
         context.exit(FAILED)
 
 
+@index.command()
+@options.gallery
+@options.workspace
+@options.as_json
+def rekey(*, gallery: str, workspace: str, as_json: bool) -> None:
+    """Turn a gallery's vectors by another secret rotation.
+
+    The service may run: nobody is missed meanwhile, decisions are the same, and where it is interrupted it goes on.
+    Copies of the index that were stolen before are worth what they were.
+    """
+    written = run(_rekey, workspace, gallery)
+    if as_json:
+        print_json({"gallery": gallery, "references": written})
+    else:
+        results.print(f"{gallery}: {written:,} references are turned by another rotation", markup=False)
+
+
 @index.command(
     epilog="Exit status: 0 where they agree (with --repair: afterwards), 1 where not or a template is damaged."
 )
@@ -119,13 +137,26 @@ async def _rebuild(workspace: str, gallery: str, *, every: bool) -> list[tuple[s
 
 async def _rebuild_one(container: AsyncContainer, workspace: WorkspaceId, gallery: Gallery) -> Rebuilt:
     state = await (await container.get(GetGallery))(workspace=workspace, gallery=gallery.id)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _counting() as bar:
         task = bar.add_task(escape(gallery.name), total=state.references)
         async with container(scope=Scope.REQUEST) as unit:
             return await (await unit.get(RebuildIndex))(
                 workspace=workspace, gallery=gallery.id, counted=lambda done: bar.update(task, completed=done)
             )
+
+
+async def _rekey(workspace: str, gallery: str) -> int:
+    async with session() as container:
+        place = await workspace_named(container, workspace)
+        state = await (await container.get(GetGallery))(workspace=place, gallery=gallery_named(gallery))
+        with _counting() as bar:
+            task = bar.add_task(escape(state.gallery.name), total=state.references)
+            async with container(scope=Scope.REQUEST) as unit:
+                return await (await unit.get(RekeyGallery))(
+                    workspace=place,
+                    gallery=state.gallery.id,
+                    counted=lambda done: bar.update(task, completed=done),
+                )
 
 
 async def _verify(workspace: str, gallery: str, *, every: bool, name: IndexName | None, repair: bool) -> list[_Checked]:
@@ -148,6 +179,11 @@ async def _verify(workspace: str, gallery: str, *, every: bool, name: IndexName 
                 report = await verify_index(workspace=place, gallery=one.id, index=name)
             checked.append(_Checked(gallery=one.name, report=report, repaired=mends))
         return checked
+
+
+def _counting() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 async def _galleries(

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.database import Database, engine
 from adapters.persistence.index_states import SqlIndexStates
+from adapters.persistence.rotations import SqlRotations
 from adapters.vector_index.deferred import deferred
 from adapters.vector_index.pgvector import EXACT_UP_TO, PgvectorVectorIndex
 from adapters.vector_index.turned import TurnedVectorIndex
@@ -20,6 +21,7 @@ from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexName, IndexStates
 from application.ports.keyed_hash import KeyedHash
 from application.ports.ping import Ping
+from application.ports.rotations import Rotations
 from application.ports.vector_index import VectorIndex
 from application.use_cases.spaces import ServedSpace, ServedSpaces
 from domain.calibration import Calibration
@@ -134,12 +136,18 @@ class IndexProvider(Provider):
     states = alias(source=SqlIndexStates, provides=IndexStates)
 
     @provide
+    def rotations(self, database: Database) -> Rotations:
+        """Read by which rotation each gallery is turned."""
+        return SqlRotations(database.reads)
+
+    @provide
     def spaces(
         self,
         embedder: FaceEmbedder,
         following: NextFaceEmbedder,
         indexes: Indexes,
         keyed_hash: KeyedHash,
+        rotations: Rotations,
         calibration: Calibration,
         calibrations: Calibrations,
     ) -> ServedSpaces:
@@ -147,7 +155,7 @@ class IndexProvider(Provider):
 
         def served(model: FaceEmbedder, curve: Calibration) -> ServedSpace:
             turned = {
-                name: TurnedVectorIndex(index, keyed_hash, model.space)
+                name: TurnedVectorIndex(index, keyed_hash, model.space, rotations=rotations)
                 for name, index in indexes[model.space.id].items()
             }
             return ServedSpace(embedder=model, indexes=turned, calibration=curve)

@@ -55,6 +55,7 @@ from application.use_cases.upkeep.fill_index import FillIndex
 from application.use_cases.upkeep.mend_index import MendIndex
 from application.use_cases.upkeep.move_index import MoveIndex
 from application.use_cases.upkeep.rebuild_index import RebuildIndex
+from application.use_cases.upkeep.rekey_gallery import RekeyGallery
 from application.use_cases.upkeep.repair import Repair
 from application.use_cases.upkeep.show_indexes import ShowIndexes
 from application.use_cases.upkeep.verify_index import VerifyIndex
@@ -105,6 +106,7 @@ class UseCaseProvider(Provider):
         DeleteReference,
         MendIndex,
         RebuildIndex,
+        RekeyGallery,
         WriteIndex,
         FillIndex,
         CompareIndexes,

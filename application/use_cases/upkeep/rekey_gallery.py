@@ -1,0 +1,92 @@
+import asyncio
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.audit import AuditTrail
+from application.ports.errors import PortBusy
+from application.ports.index_states import KNOWN_WITHIN, IndexStates
+from application.ports.record import Record
+from application.ports.rotations import Rotation, Rotations
+from application.ports.transaction import Transaction
+from application.use_cases.spaces import ServedSpaces
+from application.use_cases.upkeep.rebuild_index import Counted, RebuildIndex
+from application.use_cases.upkeep.verify_index import VerifyIndex
+from domain.audit import AuditAction, AuditEvent
+from domain.gallery import Gallery, GalleryId
+from domain.workspace import WorkspaceId
+
+_ROUNDS = 3
+"""A reference that another transaction held in the first is written in the second."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RekeyGallery:
+    """Turn a gallery's vectors by another secret rotation, in every index, while it is searched and enrolled into.
+
+    Nobody is missed on the way: first every process looks by both rotations, then all that is written is turned by
+    the new one and the rest written anew, then it is compared with the record, and at last the old one is looked by no
+    more. Interrupted at any moment, it goes on where it was. What it is worth stands in
+    `docs/decisions/0019-vectors-are-turned.md`: copies that were stolen before are worth what they were.
+    """
+
+    record: Record
+    rotations: Rotations
+    states: IndexStates
+    spaces: ServedSpaces
+    rebuild: RebuildIndex
+    verify: VerifyIndex
+    audit: AuditTrail
+    transaction: Transaction
+
+    async def __call__(
+        self, *, workspace: WorkspaceId, gallery: GalleryId | str, counted: Counted = lambda _: None
+    ) -> int:
+        """Return how many references were written anew.
+
+        Raises `PortBusy` where somebody else does the same, or some could not be written yet: call it again.
+        """
+        place = await self.record.gallery(workspace, gallery)
+        rotation = await self.rotations.of(place.id, fresh=True)
+        if rotation.also is None:
+            rotation = await self._changed(place, rotation, Rotation(writes=rotation.writes, also=rotation.writes + 1))
+        if rotation.also is not None and rotation.also > rotation.writes:
+            # Not before every process looks by the new one too: what another writes by it would be missed there.
+            await asyncio.sleep(2 * KNOWN_WITHIN)
+            rotation = await self._changed(place, rotation, Rotation(writes=rotation.also, also=rotation.writes))
+        await asyncio.sleep(2 * KNOWN_WITHIN)
+        written = await self._written(place, counted)
+        await self._changed(place, rotation, Rotation(writes=rotation.writes))
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.GALLERY_REKEYED,
+                subject=place.id,
+                gallery=place.id,
+                details={"rotation": rotation.writes, "references": written},
+            )
+        )
+        await self.transaction.commit()
+        return written
+
+    async def _written(self, gallery: Gallery, counted: Counted) -> int:
+        """Write all of it by the new rotation, and see that nothing is left of the old one."""
+        for _ in range(_ROUNDS):
+            rebuilt = await self.rebuild(workspace=gallery.workspace, gallery=gallery.id, counted=counted)
+            if not rebuilt.waiting and await self._agrees(gallery):
+                return rebuilt.references
+            await asyncio.sleep(KNOWN_WITHIN)
+        raise PortBusy("vector_index", "some references could not be written by the new rotation yet: call it again")
+
+    async def _agrees(self, gallery: Gallery) -> bool:
+        reports = [
+            await self.verify(workspace=gallery.workspace, gallery=gallery.id, index=name, space=served.id)
+            for name in (await self.states.now()).written
+            for served in self.spaces.all
+        ]
+        return all(report.agrees for report in reports)
+
+    async def _changed(self, gallery: Gallery, before: Rotation, after: Rotation) -> Rotation:
+        if not await self.rotations.change(gallery.workspace, gallery.id, before, after):
+            raise PortBusy("vector_index", "somebody else gives this gallery another rotation at this moment")
+        return after
