@@ -77,8 +77,8 @@ class DatabaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """postgresql://user:password@host:5432/name; empty: a private server in the data folder."""
     pool_size: Positive = 6
     """Connections for transactions, for those of background work, for single reads and for the vector index, at most:
-    as many for each, and one more for health. A server and two commands that use all of theirs fit into the private
-    server's 90. Shared out among the server's processes, at least 2 to each."""
+    as many for each, and two more, for health and for notices between processes. A server and two commands that use
+    all of theirs fit into the private server's 90. Shared out among the server's processes, at least 2 to each."""
     timeout: Seconds = 10.0
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from sqlalchemy import CursorResult, Executable
@@ -18,6 +18,7 @@ class SqlConnection:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
+        self._after_commit: list[Callable[[], None]] = []
 
     async def execute(
         self,
@@ -35,18 +36,26 @@ class SqlConnection:
                 self._connection = await self._engine.connect()
             return await self._connection.execute(statement, parameters)
 
+    def after_commit(self, then: Callable[[], None]) -> None:
+        """Call `then` once the running transaction is committed; never, where it is rolled back."""
+        self._after_commit.append(then)
+
     async def commit(self) -> None:
         """Commit, where a query came before. Raises `PortUnavailable`."""
         connection, self._connection = self._connection, None
+        then, self._after_commit = self._after_commit, []
         if connection is not None:
             with translated():
                 try:
                     await connection.commit()
                 finally:
                     await connection.close()
+        for call in then:
+            call()
 
     async def aclose(self) -> None:
         """Roll back what was not committed. Raises `PortUnavailable`."""
+        self._after_commit.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
             with translated():

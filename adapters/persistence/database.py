@@ -15,7 +15,7 @@ cannot be built while a transaction that began before it holds a snapshot."""
 @final
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The pools of one PostgreSQL server: for transactions, for single reads, and for asking whether it is there."""
+    """The pools of one PostgreSQL server: for transactions, for single reads, for asking and for hearing."""
 
     transactions: AsyncEngine
     background: AsyncEngine
@@ -24,6 +24,8 @@ class Database:
     """AUTOCOMMIT: one round trip a query, no BEGIN and no ROLLBACK around it."""
     pings: AsyncEngine
     """One connection, AUTOCOMMIT: where all the others are in use, the server is busy, and not gone."""
+    line: AsyncEngine
+    """One connection, AUTOCOMMIT, to listen on."""
 
     @classmethod
     def at(cls, url: str, *, transactions: int = 6, reads: int = 6, timeout: float = 10.0) -> Self:
@@ -40,6 +42,7 @@ class Database:
             background=engine(url, connections=transactions, timeout=timeout),
             reads=engine(url, connections=reads, timeout=timeout, autocommit=True),
             pings=engine(url, connections=1, timeout=timeout, autocommit=True),
+            line=engine(url, connections=1, timeout=timeout, autocommit=True),
         )
 
     async def aclose(self) -> None:
@@ -48,6 +51,7 @@ class Database:
         await self.background.dispose()
         await self.reads.dispose()
         await self.pings.dispose()
+        await self.line.dispose()
 
 
 def engine(url: str, *, connections: int, timeout: float, autocommit: bool = False) -> AsyncEngine:

@@ -1,6 +1,7 @@
 """Who is calling, and whether they may."""
 
 from typing import Any
+from uuid import UUID
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -11,34 +12,84 @@ from application.use_cases.audit.origin import set_origin
 from application.use_cases.keys.authenticate import Authenticate
 from domain.audit import ActorKind, Origin, network_of, untold_request_id
 from domain.credential import Principal
-from domain.errors import CredentialMissing, GalleryNotFound, WorkspaceUnclear
+from domain.errors import (
+    CredentialInvalid,
+    CredentialMissing,
+    GalleryNotFound,
+    InvalidValue,
+    WorkspaceNotFound,
+    WorkspaceUnclear,
+)
 from domain.gallery import GalleryId
 from domain.permission import Permission
 from domain.workspace import WorkspaceId
 from entrypoints.http.names import gallery_named
 from entrypoints.http.request_context import REQUEST_ID
 
-HEADER = "x-api-key"
+KEY_HEADER = "x-api-key"
+WORKSPACE_HEADER = "X-Workspace-Id"
+WORKSPACE_PARAMETER = "workspace"
+"""In a path it says which workspace is meant, whatever the header says."""
+
 PERMISSION_OPTION = "needs"
 """Every route names the permission it needs under this option; a test says that none is without."""
 
+_BEARER = "bearer"
 _PRINCIPAL = "facepass_principal"
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Refuse calls without a good credential (401) and those that may not do what the route needs (403)."""
+    """Refuse calls without a good credential (401) and those that may not do what the route needs (403).
+
+    What is open to everybody looks at no credential, so that one which has expired keeps nobody from logging in.
+    """
     if connection.scope.get("method") == "OPTIONS":
         return  # the framework's own answer: which methods a path takes, and nothing else
     needed = Permission(handler.opt[PERMISSION_OPTION])
     _set_origin(connection, None)
-    secret = connection.headers.get(HEADER)
-    if not secret:
-        raise CredentialMissing("this needs an API key in the header X-API-Key; `facepass bootstrap` makes one")
-    authenticate = await connection.app.state.dishka_container.get(Authenticate)
-    principal = await authenticate(secret)
+    if needed is Permission.OPEN:
+        return
+    principal = await _recognised(connection)
     connection.state[_PRINCIPAL] = principal
     _set_origin(connection, principal)
     principal.require(needed)
+
+
+async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """Return whose call this is, in the workspace that it is about."""
+    secret, token = connection.headers.get(KEY_HEADER), _bearer_token(connection)
+    if secret and token:
+        raise CredentialInvalid("send an access token or an API key, not both")
+    if token:
+        raise CredentialInvalid("this access token is not known, or no longer good")
+    if not secret:
+        raise CredentialMissing(
+            "this needs an access token (Authorization: Bearer ...) or an API key (X-API-Key: ...);"
+            " `facepass bootstrap` makes a key"
+        )
+    container = connection.app.state.dishka_container
+    authenticate: Authenticate = await container.get(Authenticate)
+    principal = await authenticate(secret)
+    if _workspace_meant(connection) not in {None, principal.workspace}:
+        raise WorkspaceNotFound("no such workspace, or not the one that this API key is for")
+    return principal
+
+
+def _bearer_token(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """Return what stands behind `Bearer`; other schemes are a proxy's affair."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == _BEARER else None
+
+
+def _workspace_meant(connection: ASGIConnection[Any, Any, Any, Any]) -> WorkspaceId | None:
+    """Return the workspace that the path names, else the header; None where neither does."""
+    named = connection.path_params.get(WORKSPACE_PARAMETER) or connection.headers.get(WORKSPACE_HEADER)
+    if named is None or isinstance(named, UUID):
+        return None if named is None else WorkspaceId(named)
+    try:
+        return WorkspaceId(UUID(named))
+    except ValueError as error:
+        raise InvalidValue(f"{WORKSPACE_HEADER} holds a workspace's id", field=WORKSPACE_HEADER) from error
 
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:

@@ -19,6 +19,7 @@ from adapters.persistence.database import Database
 from adapters.persistence.gallery_repository import SqlGalleryRepository
 from adapters.persistence.inventory import SqlInventory
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
+from adapters.persistence.notices import SqlListener, SqlNotices
 from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
 from adapters.persistence.record import SqlRecord
@@ -28,6 +29,7 @@ from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from application.ports.audit import AuditTrail
 from application.ports.credentials import Credentials
 from application.ports.inventory import Inventory
+from application.ports.notices import Listener, Notices
 from application.ports.record import Record
 from application.ports.repositories import (
     AnswerRepository,
@@ -105,6 +107,18 @@ class DatabaseProvider(Provider):
     def credentials(self, database: Database) -> Credentials:
         """Read past transactions."""
         return SqlCredentials(database.reads)
+
+    @provide(scope=Scope.APP)
+    async def sql_listener(self, database: Database) -> AsyncIterator[SqlListener]:
+        """Hear nothing yet: processes that answer or work for long begin with it when they start."""
+        listener = SqlListener(database.line)
+        try:
+            yield listener
+        finally:
+            await listener.aclose()
+
+    listener = alias(source=SqlListener, provides=Listener)
+    notices = provide(SqlNotices, provides=Notices, scope=Scope.REQUEST)
 
     @provide(scope=Scope.APP)
     def inventory(self, database: Database) -> Inventory:

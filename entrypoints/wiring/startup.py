@@ -7,6 +7,7 @@ import structlog
 from dishka import AsyncContainer, Provider
 
 from adapters.persistence.index_states import SqlIndexStates
+from adapters.persistence.notices import SqlListener
 from adapters.persistence.schema_ping import SCHEMA
 from application.ports.errors import PortUnavailable
 from application.ports.model_packs import Progress
@@ -42,6 +43,7 @@ async def started(container: AsyncContainer) -> None:
     what needs the schema is made with the first call after it. Raises `StartError` with any other reason.
     """
     try:
+        (await container.get(SqlListener)).begin()
         try:
             await container.get(Authenticate)
             await container.get(SearchFaces)
