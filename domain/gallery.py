@@ -9,6 +9,7 @@ from uuid import UUID
 from domain.embedding import SpaceId
 from domain.errors import InvalidValue
 from domain.quality import Reason
+from domain.retention import Retention, checked_consent, checked_retention_days
 from domain.workspace import WorkspaceId
 
 GalleryId = NewType("GalleryId", UUID)
@@ -38,13 +39,23 @@ class Policy:
     keep_images: bool = True
     hide_uncertain: bool = False
     """Leave people between the two thresholds out of a search's answer."""
+    retention_days: int | None = None
+    consent_expires_at: datetime | None = None
+    """See `Retention`; for everybody for whom nothing else was set."""
 
     def __post_init__(self) -> None:
-        """Raise `InvalidValue` for a rate outside 0..1 or a threshold outside -1..1."""
+        """Raise `InvalidValue` for a rate outside 0..1, a threshold outside -1..1, a bad retention."""
         checked_rate(self.target_fmr, "policy.target_fmr")
         checked_rate(self.target_fpir, "policy.target_fpir")
         checked_threshold(self.verification_threshold, "policy.verification_threshold")
         checked_threshold(self.search_threshold, "policy.search_threshold")
+        checked_retention_days(self.retention_days, "policy.retention_days")
+        checked_consent(self.consent_expires_at, "policy.consent_expires_at")
+
+    @property
+    def retention(self) -> Retention:
+        """When people are erased by themselves."""
+        return Retention(days=self.retention_days, consent_expires_at=self.consent_expires_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

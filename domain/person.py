@@ -8,6 +8,7 @@ from uuid import UUID
 
 from domain.errors import InvalidValue
 from domain.gallery import GalleryId
+from domain.retention import Retention
 from domain.workspace import WorkspaceId
 
 PersonId = NewType("PersonId", UUID)
@@ -34,6 +35,14 @@ class Person:
     version: int
     """Counts changes from 1; the entity tag."""
     merged_into: PersonId | None = None
+    retention_days: int | None = None
+    consent_expires_at: datetime | None = None
+    """See `Retention`; None: the gallery's."""
+
+    @property
+    def retention(self) -> Retention:
+        """What was set for them; what the gallery sets holds where this says nothing."""
+        return Retention(days=self.retention_days, consent_expires_at=self.consent_expires_at)
 
 
 def checked_external_id(external_id: str | None) -> str | None:

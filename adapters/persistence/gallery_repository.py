@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, final
 from uuid import UUID
 
@@ -90,7 +91,14 @@ def to_gallery(row: Row[Any]) -> Gallery:
 
 def to_policy(kept: Mapping[str, Any]) -> Policy:
     """Read a policy; a field that is newer than the row has its default."""
-    return Policy(**{**kept, "refused_reasons": frozenset(map(Reason, kept["refused_reasons"]))})
+    consent = kept.get("consent_expires_at")
+    return Policy(
+        **{
+            **kept,
+            "refused_reasons": frozenset(map(Reason, kept["refused_reasons"])),
+            "consent_expires_at": None if consent is None else datetime.fromisoformat(consent),
+        }
+    )
 
 
 def _changeable(gallery: Gallery) -> dict[str, object]:
@@ -106,6 +114,9 @@ def _changeable(gallery: Gallery) -> dict[str, object]:
             "refused_reasons": sorted(policy.refused_reasons),
             "keep_images": policy.keep_images,
             "hide_uncertain": policy.hide_uncertain,
+            "retention_days": policy.retention_days,
+            # With its offset: PostgreSQL reads it too.
+            "consent_expires_at": None if policy.consent_expires_at is None else policy.consent_expires_at.isoformat(),
         },
         "updated_at": gallery.updated_at,
         "version": gallery.version,

@@ -125,6 +125,8 @@ def _to_person(row: Row[Any]) -> Person:
         updated_at=row.updated_at,
         version=row.version,
         merged_into=None if row.merged_into is None else PersonId(row.merged_into),
+        retention_days=row.retention_days,
+        consent_expires_at=row.consent_expires_at,
     )
 
 
@@ -135,4 +137,6 @@ def _changeable(person: Person) -> dict[str, object]:
         "updated_at": person.updated_at,
         "version": person.version,
         "merged_into": person.merged_into,
+        "retention_days": person.retention_days,
+        "consent_expires_at": person.consent_expires_at,
     }

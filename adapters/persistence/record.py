@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from adapters.persistence.counts import Counts
 from adapters.persistence.errors import translated
 from adapters.persistence.gallery_repository import to_gallery
+from adapters.persistence.retention import CONSENTED
 from adapters.persistence.tables import DATA_KEYS, GALLERIES, PEOPLE, REFERENCES, SPARE_TEMPLATES
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.record import Record, SealedTemplate
@@ -67,7 +68,10 @@ def _of_person(gallery: ColumnElement[bool], person: ColumnElement[bool]) -> Sel
         .select_from(GALLERIES)
         .outerjoin(
             PEOPLE,
-            (PEOPLE.c.workspace_id == GALLERIES.c.workspace_id) & (PEOPLE.c.gallery_id == GALLERIES.c.id) & person,
+            (PEOPLE.c.workspace_id == GALLERIES.c.workspace_id)
+            & (PEOPLE.c.gallery_id == GALLERIES.c.id)
+            & person
+            & CONSENTED,
         )
         .outerjoin(
             REFERENCES, (REFERENCES.c.workspace_id == PEOPLE.c.workspace_id) & (REFERENCES.c.person_id == PEOPLE.c.id)
@@ -98,6 +102,7 @@ _OF_GALLERY: Final = (
     .where(REFERENCES.c.workspace_id == _WORKSPACE, REFERENCES.c.gallery_id == _GALLERY)
 )
 _THESE: Final = _OF_GALLERY.where(REFERENCES.c.id == any_(bindparam("references", type_=ARRAY(Uuid))))
+_THESE_CONSENTED: Final = _THESE.where(CONSENTED)
 _BEHIND: Final = (
     _OF_GALLERY.where(
         REFERENCES.c.id > bindparam("after", type_=Uuid),
@@ -173,9 +178,11 @@ class SqlRecord(Record):
         references: Sequence[ReferenceId],
         *,
         space: SpaceId | None = None,
+        consented: bool = False,
     ) -> Sequence[SealedTemplate]:
         rows = await self._rows(
-            _THESE, {"workspace": workspace, "gallery": gallery, "references": list(references), "space": space}
+            _THESE_CONSENTED if consented else _THESE,
+            {"workspace": workspace, "gallery": gallery, "references": list(references), "space": space},
         )
         return _to_sealed(workspace, rows)
 

@@ -42,6 +42,7 @@ class Record(Protocol):
     ) -> tuple[Gallery, Sequence[SealedTemplate]]:
         """Return a gallery and all templates of a person in it, by id or `external_id`; empty where they have none.
 
+        Whose consent has expired is not found: nobody may compare them.
         Both at once, since every verification needs both, and the templates are those of the gallery's space at that
         moment. Raises `GalleryNotFound`, `PersonNotFound`, and
         `PersonMerged` where they were merged into another person.
@@ -55,12 +56,14 @@ class Record(Protocol):
         references: Sequence[ReferenceId],
         *,
         space: SpaceId | None = None,
+        consented: bool = False,
     ) -> Sequence[SealedTemplate]:
         """Return the templates of those references that are in the gallery, in any order.
 
         Templates are of `space`, or of the gallery's at that moment; who has none of it is not among the answers.
         Who looked for them in one space must say so: the gallery may move to another one meanwhile, and keeps the
-        templates of the former for a while.
+        templates of the former for a while. With `consented` those of people whose consent has expired are left
+        out: whoever decides about a probe asks for that.
         """
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -60,7 +61,9 @@ class EnrolBody(ImageBody, frozen=True, forbid_unknown_fields=True, kw_only=True
     external_id: str | None = None
     """Makes the person if there is none yet."""
     metadata: dict[str, str] | None = None
-    """For a person who is made by this call."""
+    """For a person who is made by this call, as is what follows."""
+    retention_days: int | None = None
+    consent_expires_at: datetime | None = None
 
 
 class EnrolBatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,6 +126,8 @@ class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     refused_reasons: list[str] | msgspec.UnsetType = msgspec.UNSET
     keep_images: bool | msgspec.UnsetType = msgspec.UNSET
     hide_uncertain: bool | msgspec.UnsetType = msgspec.UNSET
+    retention_days: int | msgspec.UnsetType | None = msgspec.UNSET
+    consent_expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class GalleryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -155,13 +160,19 @@ class PersonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     external_id: str | None = None
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    retention_days: int | None = None
+    """Erased so many days after the last enrolment; null: as the gallery's policy says."""
+    consent_expires_at: datetime | None = None
+    """Not compared and erased from then on; null: as the gallery's policy says."""
 
 
 class PersonChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What changes of a person; null takes an `external_id` away."""
+    """What changes of a person; null takes a field away."""
 
     external_id: str | msgspec.UnsetType | None = msgspec.UNSET
     metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    retention_days: int | msgspec.UnsetType | None = msgspec.UNSET
+    consent_expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class MergeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -13,6 +13,7 @@ from application.use_cases.galleries.get_migration import Migration
 from application.use_cases.matching.compare_faces import Comparison
 from application.use_cases.matching.search_faces import Candidate, SearchedFace, SearchResult
 from application.use_cases.matching.verify_face import Verification
+from application.use_cases.people.get_person import PersonState
 from application.use_cases.references.enrol_references import Enrolled
 from domain.decision import Criterion, Decision, Outcome
 from domain.enrolment import Reference
@@ -218,6 +219,8 @@ class PolicyShape(msgspec.Struct, frozen=True, kw_only=True):
     refused_reasons: list[str]
     keep_images: bool
     hide_uncertain: bool
+    retention_days: int | None
+    consent_expires_at: datetime | None
 
 
 class CapacityShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,8 +254,12 @@ class PersonShape(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     version: int
     merged_into: UUID | None
+    retention_days: int | None
+    consent_expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    erase_after: datetime | None = None
+    """When they are erased by themselves, where one person is shown; null for never."""
 
 
 class ReferenceShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -522,9 +529,16 @@ def to_person(person: Person) -> PersonShape:
         metadata=dict(person.metadata),
         version=person.version,
         merged_into=person.merged_into,
+        retention_days=person.retention_days,
+        consent_expires_at=person.consent_expires_at,
         created_at=person.created_at,
         updated_at=person.updated_at,
     )
+
+
+def to_person_state(state: PersonState) -> PersonShape:
+    """Render a person with when they are due."""
+    return msgspec.structs.replace(to_person(state.person), erase_after=state.erase_after)
 
 
 def to_reference(reference: Reference) -> ReferenceShape:
@@ -619,6 +633,8 @@ def _policy(policy: Policy) -> PolicyShape:
         refused_reasons=sorted(reason.value for reason in policy.refused_reasons),
         keep_images=policy.keep_images,
         hide_uncertain=policy.hide_uncertain,
+        retention_days=policy.retention_days,
+        consent_expires_at=policy.consent_expires_at,
     )
 
 

@@ -24,6 +24,7 @@ from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
 from adapters.persistence.record import SqlRecord
 from adapters.persistence.reference_repository import SqlReferenceRepository
+from adapters.persistence.retentions import SqlRetentions
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from application.ports.audit import AuditTrail
@@ -42,6 +43,7 @@ from application.ports.repositories import (
     ReferenceRepository,
     WorkspaceRepository,
 )
+from application.ports.retentions import Retentions
 from application.ports.transaction import Transaction
 from entrypoints.settings import Settings
 from entrypoints.wiring.start_error import StartError
@@ -139,6 +141,7 @@ class DatabaseProvider(Provider):
     transaction = provide(SqlTransaction, provides=Transaction, scope=Scope.REQUEST)
     workspaces = provide(SqlWorkspaceRepository, provides=WorkspaceRepository, scope=Scope.REQUEST)
     galleries = provide(SqlGalleryRepository, provides=GalleryRepository, scope=Scope.REQUEST)
+    retentions = provide(SqlRetentions, provides=Retentions, scope=Scope.REQUEST)
     people = provide(SqlPersonRepository, provides=PersonRepository, scope=Scope.REQUEST)
     references = provide(SqlReferenceRepository, provides=ReferenceRepository, scope=Scope.REQUEST)
     reconciliations = provide(SqlReconciliationRepository, provides=ReconciliationRepository, scope=Scope.REQUEST)

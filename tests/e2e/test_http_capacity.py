@@ -46,8 +46,9 @@ class CrowdedRecord(Record):
         references: Sequence[ReferenceId],
         *,
         space: SpaceId | None = None,
+        consented: bool = False,
     ) -> Sequence[SealedTemplate]:
-        return await self._record.templates(workspace, gallery, references, space=space)
+        return await self._record.templates(workspace, gallery, references, space=space, consented=consented)
 
     async def references_in(self, workspace: WorkspaceId, gallery: GalleryId) -> int:  # noqa: ARG002 - the port's
         self.asked += 1

@@ -310,7 +310,7 @@ class TestMerging:
             await core.do(MergePeople, source=ben.id, target=eve.id)
         await core.do(UnmergePeople, source=ben.id, target=ada.id)
         assert [await core.found(picture) for picture in (ADA, BEN, EVE)] == [[ada.id], [ben.id], [eve.id]]
-        assert (await core.do(GetPerson, person=ben.id)).merged_into is None
+        assert (await core.do(GetPerson, person=ben.id)).person.merged_into is None
 
     async def test_a_merge_of_a_merge_is_undone_step_by_step(self, core: Core) -> None:
         ada, ben, eve = [(await core.enrol(picture)).person for picture in (ADA, BEN, EVE)]
@@ -543,4 +543,4 @@ async def test_a_person_is_shown_beside_a_call_that_changes_them(core: Core) -> 
     async with core.container(scope=Scope.REQUEST) as unit, asyncio.timeout(5.0):
         gallery = await (await unit.get(GalleryRepository)).get(core.workspace, GALLERY)
         await (await unit.get(PersonRepository)).get(core.workspace, gallery.id, ada.id)
-        assert await core.do(GetPerson, person=ada.id) == ada
+        assert (await core.do(GetPerson, person=ada.id)).person == ada

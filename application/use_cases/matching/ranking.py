@@ -69,7 +69,7 @@ class Ranking:
         if not proposed:
             return Ranked(best=(), damaged=frozenset())
         sealed = await self.record.templates(
-            gallery.workspace, gallery.id, [one.reference for one in proposed], space=gallery.space
+            gallery.workspace, gallery.id, [one.reference for one in proposed], space=gallery.space, consented=True
         )
         found, damaged = opened_or_damaged(self.cipher, sealed, gallery)
         scores = similarities(probe, [embedding for _, embedding in found])

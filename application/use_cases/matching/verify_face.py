@@ -95,7 +95,7 @@ class VerifyFace:
     ) -> tuple[Gallery, Sequence[SealedTemplate]]:
         if reference is not None:
             place = await self.record.gallery(workspace, gallery)
-            found = await self.record.templates(workspace, place.id, [reference], space=place.space)
+            found = await self.record.templates(workspace, place.id, [reference], space=place.space, consented=True)
             if not found:
                 raise ReferenceNotFound(f"no reference {reference} in this gallery")
             return place, found

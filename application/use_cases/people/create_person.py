@@ -11,6 +11,7 @@ from application.use_cases.idempotency import Once, RememberedAnswers
 from domain.errors import ExternalIdTaken
 from domain.gallery import GalleryId
 from domain.person import Person, PersonId, checked_external_id, checked_metadata
+from domain.retention import NO_END, Retention
 from domain.workspace import WorkspaceId
 
 
@@ -34,6 +35,7 @@ class CreatePerson:
         gallery: GalleryId | str,
         external_id: str | None,
         metadata: Mapping[str, str],
+        retention: Retention = NO_END,
         once: Once[Person] | None = None,
     ) -> Person:
         earlier = await self.remembered.earlier(workspace, once)
@@ -50,6 +52,8 @@ class CreatePerson:
             created_at=now,
             updated_at=now,
             version=1,
+            retention_days=retention.days,
+            consent_expires_at=retention.consent_expires_at,
         )
         try:
             await self.people.add(person, self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace))

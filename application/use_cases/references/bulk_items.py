@@ -1,11 +1,13 @@
 """An item of a bulk enrolment as bytes: what is sealed into the blob store until its job comes to it."""
 
 import json
+from datetime import datetime
 from uuid import UUID
 
 from application.use_cases.references.enrol_batch import EnrolmentItem
 from application.use_cases.references.enrol_references import SentImage
 from domain.person import PersonId
+from domain.retention import Retention
 
 _LENGTH = 4
 """Bytes that say how long the head is."""
@@ -18,6 +20,7 @@ def packed(item: EnrolmentItem) -> bytes:
             "person": None if item.person is None else str(item.person),
             "external_id": item.external_id,
             "metadata": None if item.metadata is None else dict(item.metadata),
+            "retention": [item.retention.days, _text(item.retention.consent_expires_at)],
             "images": [[len(image.content), image.filename] for image in item.images],
         }
     ).encode()
@@ -37,4 +40,13 @@ def unpacked(raw: bytes) -> EnrolmentItem:
         person=None if head["person"] is None else PersonId(UUID(head["person"])),
         external_id=head["external_id"],
         metadata=head["metadata"],
+        retention=_retention(*head.get("retention", (None, None))),
     )
+
+
+def _retention(days: int | None, consent: str | None) -> Retention:
+    return Retention(days=days, consent_expires_at=None if consent is None else datetime.fromisoformat(consent))
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

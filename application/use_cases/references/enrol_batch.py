@@ -9,6 +9,7 @@ from application.use_cases.references.enrol_references import Enrolled, EnrolRef
 from domain.errors import FacepassError
 from domain.gallery import GalleryId
 from domain.person import PersonId
+from domain.retention import NO_END, Retention
 from domain.workspace import WorkspaceId
 
 
@@ -20,6 +21,7 @@ class EnrolmentItem:
     person: PersonId | None = None
     external_id: str | None = None
     metadata: Mapping[str, str] | None = None
+    retention: Retention = NO_END
     once: Once[Enrolled] | None = None
 
 
@@ -49,6 +51,7 @@ class EnrolBatch:
                     person=item.person,
                     external_id=item.external_id,
                     metadata=item.metadata,
+                    retention=item.retention,
                     once=item.once,
                 )
 

@@ -48,6 +48,7 @@ class EnrolBulkItem:
             person=item.person,
             external_id=item.external_id,
             metadata=item.metadata,
+            retention=item.retention,
             once=self.once(job, number),
         )
 

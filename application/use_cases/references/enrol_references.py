@@ -37,6 +37,7 @@ from domain.errors import (
 from domain.face import Embed, Face
 from domain.gallery import Gallery, GalleryId
 from domain.person import Person, PersonId, checked_external_id, checked_metadata
+from domain.retention import NO_END, Retention
 from domain.workspace import WorkspaceId
 
 IMAGES_AT_ONCE = 4
@@ -82,6 +83,7 @@ class _Wanted:
     person: PersonId | None
     external_id: str | None
     metadata: Mapping[str, str]
+    retention: Retention
     once: Once[Enrolled] | None
 
 
@@ -90,10 +92,10 @@ class _Wanted:
 class EnrolReferences:
     """Enrol one or several images of one person, named by `person_id` or `external_id`.
 
-    An `external_id` that nobody has makes the person. Each image must show exactly one face, good
-    enough for the gallery's policy; images are accepted or rejected one by one, and nothing is made
-    where none is accepted. The next search finds what was accepted; `searchable: false` says that the
-    index does not have it yet, and gets it as soon as it can.
+    An `external_id` that nobody has makes the person, with the metadata and the retention of the call.
+    Each image must show exactly one face, good enough for the gallery's policy; images are accepted or
+    rejected one by one, and nothing is made where none is accepted. The next search finds what was
+    accepted; `searchable: false` says that the index does not have it yet, and gets it as soon as it can.
     """
 
     spaces: ServedSpaces
@@ -118,6 +120,7 @@ class EnrolReferences:
         person: PersonId | None = None,
         external_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        retention: Retention = NO_END,
         once: Once[Enrolled] | None = None,
     ) -> Enrolled:
         _check(images, person=person, external_id=external_id)
@@ -133,7 +136,9 @@ class EnrolReferences:
             accepted, rejected = await self._look_at(embedder, images, place)
             if not accepted:
                 raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
-            wanted = _Wanted(person=person, external_id=external_id, metadata=metadata or {}, once=once)
+            wanted = _Wanted(
+                person=person, external_id=external_id, metadata=metadata or {}, retention=retention, once=once
+            )
             found = await self._keep(place, accepted, rejected, wanted)
             if found is not None:
                 return await self._as_it_is_now(found)
@@ -152,7 +157,7 @@ class EnrolReferences:
         if place.policy.keep_images:
             await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + FORGET_AFTER)
             await self.transaction.commit()
-        found, key = await self._person(place, wanted.person, wanted.external_id, wanted.metadata)
+        found, key = await self._person(place, wanted)
         # Before the images are put: until the commit nobody else can have the notes, however long that takes.
         await self.reconciliations.note(workspace, ids, space=place.space, due=self.clock.now() + SWEEP_AFTER)
         made = [
@@ -208,19 +213,18 @@ class EnrolReferences:
                 )
         return accepted, rejected
 
-    async def _person(
-        self, gallery: Gallery, person: PersonId | None, external_id: str | None, metadata: Mapping[str, str]
-    ) -> tuple[Person, WrappedKey]:
-        if person is not None:
-            return await self._known(gallery, person)
+    async def _person(self, gallery: Gallery, wanted: _Wanted) -> tuple[Person, WrappedKey]:
+        external_id = wanted.external_id
+        if wanted.person is not None:
+            return await self._known(gallery, wanted.person)
         if external_id is None:
-            return await self._new(gallery, None, metadata)
+            return await self._new(gallery, wanted)
         try:
             return await self._known(gallery, external_id)
         except PersonNotFound:
             pass
         try:
-            return await self._new(gallery, external_id, metadata)
+            return await self._new(gallery, wanted)
         except ExternalIdTaken:
             # Another call made them in between: they are known now.
             await self.transaction.rollback()
@@ -232,19 +236,19 @@ class EnrolReferences:
             raise PersonMerged(f"the person was merged into {found.merged_into}: enrol that one")
         return found, await self.references.key_of(gallery.workspace, found.id)
 
-    async def _new(
-        self, gallery: Gallery, external_id: str | None, metadata: Mapping[str, str]
-    ) -> tuple[Person, WrappedKey]:
+    async def _new(self, gallery: Gallery, wanted: _Wanted) -> tuple[Person, WrappedKey]:
         now = self.clock.now()
         person = Person(
             id=PersonId(self.ids.new()),
             workspace=gallery.workspace,
             gallery=gallery.id,
-            external_id=external_id,
-            metadata=metadata,
+            external_id=wanted.external_id,
+            metadata=wanted.metadata,
             created_at=now,
             updated_at=now,
             version=1,
+            retention_days=wanted.retention.days,
+            consent_expires_at=wanted.retention.consent_expires_at,
         )
         key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=gallery.workspace)
         await self.people.add(person, key)

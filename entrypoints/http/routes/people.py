@@ -19,13 +19,14 @@ from application.use_cases.people.unmerge_people import UnmergePeople
 from application.use_cases.people.update_person import UNCHANGED, UpdatePerson
 from domain.permission import Permission
 from domain.person import Person, PersonId
+from domain.retention import Retention
 from entrypoints.http.access import gallery_of, workspace_of
 from entrypoints.http.bodies import MergeBody, PersonBody, PersonChangeBody, once, read_body
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.names import page_size
 from entrypoints.http.openapi import takes
-from entrypoints.http.shapes import PersonListShape, PersonShape, to_person
+from entrypoints.http.shapes import PersonListShape, PersonShape, to_person, to_person_state
 
 PEOPLE = "/galleries/{gallery:str}/people"
 PERSON = PEOPLE + "/{person:uuid}"
@@ -52,6 +53,7 @@ async def create_person(
         gallery=await gallery_of(request, gallery),
         external_id=body.external_id,
         metadata=body.metadata,
+        retention=Retention(days=body.retention_days, consent_expires_at=body.consent_expires_at),
         once=once(request, keyed_hash, body, Person),
     )
     return Response(to_person(person), headers=entity_tag(person.version))
@@ -92,7 +94,7 @@ async def get_person(
     found = await show(
         workspace=workspace_of(request), gallery=await gallery_of(request, gallery), person=PersonId(person)
     )
-    return Response(to_person(found), headers=entity_tag(found.version))
+    return Response(to_person_state(found), headers=entity_tag(found.person.version))
 
 
 @patch(
@@ -114,6 +116,8 @@ async def update_person(
         person=PersonId(person),
         external_id=UNCHANGED if body.external_id is msgspec.UNSET else body.external_id,
         metadata=UNCHANGED if body.metadata is msgspec.UNSET else body.metadata,
+        retention_days=UNCHANGED if body.retention_days is msgspec.UNSET else body.retention_days,
+        consent_expires_at=UNCHANGED if body.consent_expires_at is msgspec.UNSET else body.consent_expires_at,
         version=version_wanted(request),
     )
     return Response(to_person(changed), headers=entity_tag(changed.version))

@@ -22,6 +22,7 @@ from domain.errors import FacepassError
 from domain.job import Job
 from domain.permission import Permission
 from domain.person import PersonId
+from domain.retention import Retention
 from entrypoints.http.access import gallery_of, workspace_of
 from entrypoints.http.bodies import EnrolBatchBody, EnrolBody, once, read_body, sent_images
 from entrypoints.http.capacity_watch import CapacityWatch
@@ -69,6 +70,7 @@ async def enrol_references(
         person=None if body.fields.person_id is None else PersonId(body.fields.person_id),
         external_id=body.fields.external_id,
         metadata=body.fields.metadata,
+        retention=Retention(days=body.fields.retention_days, consent_expires_at=body.fields.consent_expires_at),
         once=once(request, keyed_hash, body.fields, Enrolled),
     )
     await watch.look(enrolled.person.workspace, enrolled.person.gallery)
@@ -131,6 +133,7 @@ def _item(body: EnrolBody) -> EnrolmentItem:
         person=None if body.person_id is None else PersonId(body.person_id),
         external_id=body.external_id,
         metadata=body.metadata,
+        retention=Retention(days=body.retention_days, consent_expires_at=body.consent_expires_at),
     )
 
 
