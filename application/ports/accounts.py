@@ -50,7 +50,8 @@ class UserRepository(Protocol):
     async def save(self, user: User, *, password_hash: str | None = None) -> None:
         """Replace one where `user.version - 1` is the version kept; with `password_hash`, the password too.
 
-        Raises `VersionMismatch`, `EmailTaken`, `UserNotFound`.
+        Raises `VersionMismatch`, `EmailTaken`, `UserNotFound`, and `LastAdministrator` where no administrator would be
+        left, whatever other transactions do meanwhile.
         """
 
 
@@ -128,16 +129,44 @@ class LoginFailures(Protocol):
     """Failed logins by email address, whether or not there is such an account."""
 
     @abstractmethod
-    async def locked_until(self, email: str) -> datetime | None:
-        """Return until when nobody may try this address, None where it is not locked."""
+    async def begin(self, email: str, *, now: datetime) -> datetime | None:
+        """Count a try as failed before its outcome is known; None where it may be made.
+
+        Else the address is locked until the time that is returned, and nothing was counted. Counted ahead, and locked
+        at once for as long as `domain.user.lock_after` says, tries at one moment cannot outnumber the lock.
+        """
 
     @abstractmethod
-    async def failed(self, email: str, *, now: datetime) -> datetime | None:
-        """Count one, and return until when the address is locked by it, None where it is not."""
+    async def take_back(self, email: str) -> None:
+        """Count one less: the outcome was not found out. The address is not locked by it."""
 
     @abstractmethod
     async def forget(self, email: str) -> None:
         """Begin again from none: a login succeeded, or a password was set."""
+
+
+class LoginRecord(Protocol):
+    """What a login changes about its user: nothing that counts as a version."""
+
+    @abstractmethod
+    async def logged_in(self, user: UserId, *, at: datetime, password_hash: str | None = None) -> None:
+        """Keep when it was, and a stronger hash of the same password where there is one. Unknown: nothing."""
+
+
+class AccountPurge(Protocol):
+    """Takes away what nobody can use any more: for upkeep alone."""
+
+    @abstractmethod
+    async def sessions(self, before: datetime) -> int:
+        """Remove sessions that expired or ended before then, with their tokens, and tokens used before then."""
+
+    @abstractmethod
+    async def links(self, before: datetime) -> int:
+        """Remove one-time links that expired or were used before then."""
+
+    @abstractmethod
+    async def failures(self, before: datetime) -> int:
+        """Remove counts of failed logins whose last one was before then."""
 
 
 class MembershipRepository(Protocol):

@@ -28,4 +28,4 @@ class CommonPasswords(Protocol):
 
     @abstractmethod
     def contains(self, password: str) -> bool:
-        """Tell whether it is among them, without regard to case."""
+        """Tell whether it is among them, or as good as one of them, without regard to case."""

@@ -8,6 +8,7 @@ from application.use_cases.galleries.get_gallery import GetGallery
 from entrypoints.http.capacity_watch import CapacityWatch
 from entrypoints.http.cursors import Cursors
 from entrypoints.settings import Settings
+from entrypoints.wiring.accounts import AccountProvider
 from entrypoints.wiring.backends import BackendProvider
 from entrypoints.wiring.bulk_enrolment import BulkEnrolmentProvider
 from entrypoints.wiring.database import DatabaseProvider
@@ -52,6 +53,7 @@ def make_container(settings: Settings, *overrides: Provider, progress: Progress 
         FaceProvider(),
         IndexProvider(),
         BackendProvider(),
+        AccountProvider(),
         UseCaseProvider(),
         BulkEnrolmentProvider(),
         GalleryMoveProvider(),
