@@ -17,9 +17,15 @@ INSTANCE = WorkspaceId(UUID(int=0))
 BEGINNING = b"\x00" * 32
 """What the first entry of a chain is chained to."""
 
+AUDIT_PURPOSE = "audit"
+SEAL_PURPOSE = "audit-head"
+"""Of the keyed hashes: whoever can write to the database and has not the key cannot make an entry that fits."""
+
 OK = "ok"
 """The outcome of what was done; else it is the code of the error."""
 
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_LARGEST = 2**53 - 1
 _UNTOLD = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}|[0-9a-f]{16,64}")
 
 
@@ -27,6 +33,8 @@ class AuditAction(StrEnum):
     """What was done, or refused: the thing, then what became of it."""
 
     CALL_REFUSED = "call.refused"
+    CALLS_REFUSED = "calls.refused"
+    """So many more that they were counted, and not written down one by one."""
 
     USER_REGISTERED = "user.registered"
     USER_CREATED = "user.created"
@@ -108,7 +116,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """What is to be written down. Ids, numbers and codes alone: what cannot be deleted must not identify."""
+    """What is to be written down. Ids, numbers and codes alone: what cannot be deleted must not identify.
+
+    Raises `ValueError` for anything else: it is a mistake of ours, not of who calls.
+    """
 
     workspace: WorkspaceId
     """Whose chain it stands in; `INSTANCE` for what belongs to none."""
@@ -118,44 +129,92 @@ class AuditEvent:
     gallery: UUID | None = None
     outcome: str = OK
     details: Mapping[str, object] = field(default_factory=dict)
-    """A little more, as JSON: never an image, vector, token, password, `external_id` or name."""
+    """A little more: never an image, vector, token, password, `external_id` or name.
+
+    By name: an id or a code (`A-Z a-z 0-9 _ . : -`, 64 at most), a whole number below 2^53, a truth value, None, or a
+    list of ids and codes. These come back from the database as they went there, whatever it makes of JSON.
+    """
+
+    def __post_init__(self) -> None:
+        for name, value in (("outcome", self.outcome), *self.details.items()):
+            if not (_is_code(name) and (_is_plain(value) or _is_list(value))):
+                raise ValueError(f"{self.action}: {name!r} holds what may not stand in the audit log")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One link of a chain."""
+    """One link of a chain, as it is kept. What was tampered with can be anything, so nothing here is checked."""
 
+    workspace: WorkspaceId
     number: int
-    """From 1, without a gap."""
+    """From 1, without a gap, in the order in which entries were chained."""
     at: datetime
-    origin: Origin
-    event: AuditEvent
+    """When it happened; of two entries that stand next to each other the later one may have happened first."""
+    actor_kind: str
+    actor: UUID | None
+    network: str | None
+    request: str | None
+    action: str
+    subject: UUID | None
+    gallery: UUID | None
+    outcome: str
+    details: object
     mac: bytes
-    """Keyed hash over the entry and the `mac` of the one before it: 32 bytes."""
+    """Keyed hash over `chained_bytes`: 32 bytes."""
 
 
-def chained_bytes(*, number: int, at: datetime, origin: Origin, event: AuditEvent, before: bytes) -> bytes:
+def entry_of(event: AuditEvent, *, number: int, at: datetime, origin: Origin, mac: bytes = b"") -> AuditEntry:
+    """Return what is kept of an event."""
+    return AuditEntry(
+        workspace=event.workspace,
+        number=number,
+        at=at,
+        actor_kind=origin.kind.value,
+        actor=origin.actor,
+        network=origin.network,
+        request=origin.request,
+        action=event.action.value,
+        subject=event.subject,
+        gallery=event.gallery,
+        outcome=event.outcome,
+        details=dict(event.details),
+        mac=mac,
+    )
+
+
+def fields_of(entry: AuditEntry, before: bytes) -> dict[str, object]:
+    """Return an entry as JSON has it, without its `mac`: all that this is the keyed hash of.
+
+    Times are written to the microsecond, in UTC, as the database keeps them.
+    """
+    return {
+        "before": before.hex(),
+        "workspace_id": str(entry.workspace),
+        "number": entry.number,
+        "at": entry.at.astimezone(UTC).isoformat(timespec="microseconds"),
+        "actor_kind": entry.actor_kind,
+        "actor_id": _text(entry.actor),
+        "network": entry.network,
+        "request_id": entry.request,
+        "action": entry.action,
+        "subject_id": _text(entry.subject),
+        "gallery_id": _text(entry.gallery),
+        "outcome": entry.outcome,
+        "details": entry.details,
+    }
+
+
+def chained_bytes(entry: AuditEntry, before: bytes) -> bytes:
     """Return what an entry's `mac` is the keyed hash of: all of it, and the `mac` of the one before it.
 
-    JSON with sorted names and no spaces, so that there is one way to write it (the idea of RFC 8785); times to the
-    microsecond, in UTC, as the database keeps them.
+    JSON with sorted names and no spaces, so that there is one way to write it (the idea of RFC 8785).
     """
-    fields: dict[str, object] = {
-        "before": before.hex(),
-        "workspace": str(event.workspace),
-        "number": number,
-        "at": at.astimezone(UTC).isoformat(timespec="microseconds"),
-        "actor_kind": origin.kind.value,
-        "actor": _text(origin.actor),
-        "network": origin.network,
-        "request": origin.request,
-        "action": str(event.action),
-        "subject": _text(event.subject),
-        "gallery": _text(event.gallery),
-        "outcome": event.outcome,
-        "details": dict(event.details),
-    }
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return json.dumps(fields_of(entry, before), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def sealed_bytes(workspace: WorkspaceId, number: int, mac: bytes) -> bytes:
+    """Return what a head's seal is the keyed hash of: which entry is the last one of a chain."""
+    return b"%s %d %s" % (str(workspace).encode(), number, mac.hex().encode())
 
 
 def network_of(address: str | None) -> str | None:
@@ -181,3 +240,15 @@ def untold_request_id(request_id: str | None) -> str | None:
 
 def _text(value: UUID | None) -> str | None:
     return None if value is None else str(value)
+
+
+def _is_code(value: object) -> bool:
+    return isinstance(value, str) and _CODE.fullmatch(value) is not None
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or _is_code(value) or (isinstance(value, int) and -_LARGEST <= value <= _LARGEST)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_code, value))

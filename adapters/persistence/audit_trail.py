@@ -1,22 +1,51 @@
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    CursorResult,
+    DateTime,
+    LargeBinary,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as insert_or
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.types import TypeEngine
 
 from adapters.persistence.connection import SqlConnection
+from adapters.persistence.errors import PORT
 from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
+from application.ports.errors import PortRejected
 from application.ports.keyed_hash import KeyedHash
 from application.use_cases.audit.origin import current_origin
-from domain.audit import BEGINNING, AuditEvent, Origin, chained_bytes
+from domain.audit import (
+    AUDIT_PURPOSE,
+    BEGINNING,
+    SEAL_PURPOSE,
+    AuditEntry,
+    AuditEvent,
+    Origin,
+    chained_bytes,
+    entry_of,
+    sealed_bytes,
+)
 from domain.workspace import WorkspaceId
-
-PURPOSE: Final = "audit"
-"""Of the keyed hash: whoever can write to the database and has not the key cannot make an entry that fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +71,10 @@ class SqlAuditTrail(AuditTrail):
         self._noted.append(Noted(event=event, origin=current_origin(), at=self._clock.now()))
 
     async def write(self) -> None:
-        """Chain what was noted, in the running transaction. Raises `PortUnavailable`."""
+        """Chain what was noted, in the running transaction. Raises `PortUnavailable`.
+
+        Nothing may be locked after it: whoever holds the head of a chain waits for nothing but the heads behind it.
+        """
         noted, self._noted = self._noted, []
         # In one order, so that two transactions that write to the same chains cannot wait for each other.
         for workspace in sorted({one.event.workspace for one in noted}):
@@ -60,40 +92,132 @@ class SqlAuditTrail(AuditTrail):
 
 async def chain(
     connection: SqlConnection, keyed_hash: KeyedHash, workspace: WorkspaceId, noted: Sequence[Noted]
-) -> None:
-    """Add entries to the end of a chain, whose head is locked from here to the end of the transaction."""
-    heads = AUDIT_HEADS.c
-    await connection.execute(
-        insert_or(AUDIT_HEADS).values(workspace_id=workspace, number=0, mac=BEGINNING).on_conflict_do_nothing()
-    )
-    head = (
-        await connection.execute(
-            select(heads.number, heads.mac).where(heads.workspace_id == workspace).with_for_update()
-        )
-    ).one()
+) -> AuditEntry:
+    """Add entries to the end of a chain and return the last, in two round trips, three for the first of a chain.
+
+    The head is locked from here to the end of the transaction. A head that somebody else has changed is gone on from,
+    so that the service goes on, but its seal stays broken, so that `facepass audit verify` tells.
+    """
+    head = (await _locked(connection, workspace)).one_or_none()
+    if head is None:
+        await _begin(connection, keyed_hash, workspace)
+        head = (await _locked(connection, workspace)).one()
     number, mac = head.number, head.mac
-    rows: list[dict[str, Any]] = []
+    sound = hmac.compare_digest(head.seal, _seal(keyed_hash, workspace, number, mac))
+    made: list[AuditEntry] = []
     for one in noted:
         number += 1
-        mac = keyed_hash.digest(
-            PURPOSE, chained_bytes(number=number, at=one.at, origin=one.origin, event=one.event, before=mac)
+        entry = entry_of(one.event, number=number, at=one.at, origin=one.origin)
+        mac = keyed_hash.digest(AUDIT_PURPOSE, chained_bytes(entry, mac))
+        made.append(replace(entry, mac=mac))
+    seal = _seal(keyed_hash, workspace, number, mac) if sound else head.seal
+    head_now = {"chain": workspace, "last": number, "last_mac": mac, "new_seal": seal}
+    try:
+        await connection.execute(_WRITE, {**head_now, **_columns(made)})
+    except IntegrityError as error:
+        raise PortRejected(
+            PORT, "the audit log does not end where its head says: `facepass audit verify` tells more"
+        ) from error
+    return made[-1]
+
+
+async def is_there(connection: SqlConnection, entry: AuditEntry) -> bool:
+    """Tell whether an entry was committed, once whoever holds its chain has ended."""
+    await _locked(connection, entry.workspace)
+    found = await connection.execute(
+        select(_ENTRY.mac).where(_ENTRY.workspace_id == entry.workspace, _ENTRY.number == entry.number)
+    )
+    return found.scalar_one_or_none() == entry.mac
+
+
+async def _locked(connection: SqlConnection, workspace: WorkspaceId) -> CursorResult[Any]:
+    return await connection.execute(
+        select(_HEAD.number, _HEAD.mac, _HEAD.seal).where(_HEAD.workspace_id == workspace).with_for_update()
+    )
+
+
+async def _begin(connection: SqlConnection, keyed_hash: KeyedHash, workspace: WorkspaceId) -> None:
+    """Make the head of a chain, unless another transaction does at this moment.
+
+    Where there are entries already, somebody has taken the head away: what is made in its place has no good seal.
+    """
+    last = (
+        await connection.execute(
+            select(_ENTRY.number, _ENTRY.mac)
+            .where(_ENTRY.workspace_id == workspace)
+            .order_by(_ENTRY.number.desc())
+            .limit(1)
         )
-        rows.append(
-            {
-                "workspace_id": workspace,
-                "number": number,
-                "at": one.at,
-                "actor_kind": one.origin.kind,
-                "actor_id": one.origin.actor,
-                "network": one.origin.network,
-                "request_id": one.origin.request,
-                "action": one.event.action,
-                "subject_id": one.event.subject,
-                "gallery_id": one.event.gallery,
-                "outcome": one.event.outcome,
-                "details": dict(one.event.details),
-                "mac": mac,
-            }
+    ).one_or_none()
+    row: dict[str, object] = (
+        {"number": 0, "mac": BEGINNING, "seal": _seal(keyed_hash, workspace, 0, BEGINNING)}
+        if last is None
+        else {"number": last.number, "mac": last.mac, "seal": b""}
+    )
+    await connection.execute(insert_or(AUDIT_HEADS).values(workspace_id=workspace, **row).on_conflict_do_nothing())
+
+
+def _seal(keyed_hash: KeyedHash, workspace: WorkspaceId, number: int, mac: bytes) -> bytes:
+    return keyed_hash.digest(SEAL_PURPOSE, sealed_bytes(workspace, number, mac))
+
+
+def _columns(entries: Sequence[AuditEntry]) -> dict[str, list[object]]:
+    return {
+        "number": [one.number for one in entries],
+        "at": [one.at for one in entries],
+        "actor_kind": [one.actor_kind for one in entries],
+        "actor_id": [one.actor for one in entries],
+        "network": [one.network for one in entries],
+        "request_id": [one.request for one in entries],
+        "action": [one.action for one in entries],
+        "subject_id": [one.subject for one in entries],
+        "gallery_id": [one.gallery for one in entries],
+        "outcome": [one.outcome for one in entries],
+        "details": [json.dumps(one.details) for one in entries],
+        "mac": [one.mac for one in entries],
+    }
+
+
+_ENTRY: Final = AUDIT_ENTRIES.c
+_HEAD: Final = AUDIT_HEADS.c
+
+_TYPES: Final[Mapping[str, TypeEngine[Any]]] = {
+    "number": BigInteger(),
+    "at": DateTime(timezone=True),
+    "actor_kind": Text(),
+    "actor_id": Uuid(),
+    "network": Text(),
+    "request_id": Text(),
+    "action": Text(),
+    "subject_id": Uuid(),
+    "gallery_id": Uuid(),
+    "outcome": Text(),
+    "details": Text(),
+    "mac": LargeBinary(),
+}
+
+
+def _write() -> Any:  # noqa: ANN401 - SQLAlchemy's own types
+    """One statement, and the same one for however many entries: they come as an array a column."""
+    new = (
+        func.unnest(*(bindparam(name, type_=ARRAY(kind)) for name, kind in _TYPES.items()))
+        .table_valued(*(Column(name, kind) for name, kind in _TYPES.items()), name="new")
+        .render_derived()
+    )
+    values = {name: cast(new.c[name], JSONB) if name == "details" else new.c[name] for name in _TYPES}
+    written = (
+        insert(AUDIT_ENTRIES)
+        .from_select(
+            ["workspace_id", *_TYPES], select(bindparam("chain", type_=Uuid()).label("workspace_id"), *values.values())
         )
-    await connection.execute(insert(AUDIT_ENTRIES), rows)
-    await connection.execute(update(AUDIT_HEADS).where(heads.workspace_id == workspace).values(number=number, mac=mac))
+        .cte("written")
+    )
+    return (
+        update(AUDIT_HEADS)
+        .where(_HEAD.workspace_id == bindparam("chain", type_=Uuid()))
+        .values(number=bindparam("last"), mac=bindparam("last_mac"), seal=bindparam("new_seal"))
+        .add_cte(written)
+    )
+
+
+_WRITE: Final = _write()

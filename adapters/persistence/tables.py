@@ -427,6 +427,7 @@ AUDIT_HEADS = Table(
     Column("workspace_id", Uuid, primary_key=True),
     Column("number", BigInteger, nullable=False),
     Column("mac", LargeBinary, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
 )
 
 # Who was erased, as keyed hashes alone: what a restored backup must forget again.

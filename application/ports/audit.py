@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from domain.audit import AuditAction, AuditEntry, AuditEvent
+from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
 
 
@@ -27,13 +28,28 @@ class AuditBatch(Protocol):
     """Takes what only reads: verifications, searches, refused calls.
 
     They come in numbers and have no transaction, so they are chained many at a time, soon afterwards, in the order in
-    which they came. A process that is killed loses what it had not written yet: a quarter of a second at most; one that
-    ends in order loses nothing.
+    which they came. A process that is killed loses what it had not written yet: a quarter of a second at most, where
+    the database answers; one that ends in order loses nothing.
     """
 
     @abstractmethod
     def note(self, event: AuditEvent) -> None:
-        """Take one, with the origin and the time of this moment. Never waits, and raises nothing."""
+        """Take one, with the origin and the time of this moment. Never waits.
+
+        Raises `PortBusy` where as many wait as may: what cannot be written down is not answered.
+        """
+
+    @abstractmethod
+    def note_refusal(self, event: AuditEvent) -> None:
+        """Take a call that was refused; never waits, and raises nothing.
+
+        Whoever is refused may come again without end, and no entry can ever be deleted. So beyond a rate they are
+        counted, by chain, and the count is written down in place of them (`AuditAction.CALLS_REFUSED`).
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Write what was noted until now. Raises `PortUnavailable`, and keeps it then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +60,8 @@ class AuditFilter:
     actor: UUID | None = None
     subject: UUID | None = None
     gallery: UUID | None = None
+    among: frozenset[GalleryId] | None = None
+    """Only what was done in these galleries."""
     outcome: str | None = None
     since: datetime | None = None
     """From then on."""
@@ -56,8 +74,9 @@ class AuditHead:
     """The end of a chain, as it says of itself."""
 
     number: int
-    """0 where nothing was written yet."""
     mac: bytes
+    seal: bytes
+    """Keyed hash over the two (`domain.audit.sealed_bytes`): who cannot make it cannot set the head back."""
 
 
 class AuditLog(Protocol):
@@ -70,12 +89,16 @@ class AuditLog(Protocol):
         """Return up to `limit` entries with numbers below `before`, newest first."""
 
     @abstractmethod
-    def entries(self, workspace: WorkspaceId, *, only: AuditFilter) -> AsyncIterator[AuditEntry]:
-        """Walk through a chain from its beginning."""
+    def entries(self, workspace: WorkspaceId, *, after: int | None, only: AuditFilter) -> AsyncIterator[AuditEntry]:
+        """Walk through a chain, by number, from the one behind `after`; from whatever is first where that is None.
+
+        No transaction is held: what is written meanwhile is come to. Two entries of one number, which somebody must
+        have brought about, are both there.
+        """
 
     @abstractmethod
-    async def head(self, workspace: WorkspaceId) -> AuditHead:
-        """Return where the chain ends."""
+    async def head(self, workspace: WorkspaceId) -> AuditHead | None:
+        """Return where the chain ends, as its head says; None where nothing was ever written."""
 
     @abstractmethod
     async def chains(self) -> Sequence[WorkspaceId]:

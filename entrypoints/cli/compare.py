@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from application.use_cases.matching.compare_faces import CompareFaces, Comparison
+from domain.audit import INSTANCE
 from entrypoints.cli import options
 from entrypoints.cli.facts import facts
 from entrypoints.cli.session import print_json, results, run, session
@@ -51,7 +52,11 @@ async def compared(
         compare_faces = await container.get(CompareFaces)
         began = time.perf_counter()
         comparison = await compare_faces(
-            frames=[image], other_image=other_image, threshold=threshold, target_fmr=target_fmr
+            workspace=INSTANCE,
+            frames=[image],
+            other_image=other_image,
+            threshold=threshold,
+            target_fmr=target_fmr,
         )
         return comparison, round((time.perf_counter() - began) * 1000, 1)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from application.use_cases.audit.origin import CLI, set_origin
 from domain.errors import FacepassError
 from entrypoints.logs import configure_logs
 from entrypoints.settings import Settings, SettingsError, read_settings
@@ -75,6 +76,7 @@ async def session(settings: Settings | None = None) -> AsyncIterator[AsyncContai
     """Open the container for one command, with a progress bar where a model pack has to be built first."""
     from entrypoints.wiring.startup import opened  # noqa: PLC0415 - seconds of libraries that a check never needs
 
+    set_origin(CLI)
     with PullProgress() as progress:
         async with opened(settings or settings_of_process(), progress=progress) as container:
             yield container

@@ -1,5 +1,6 @@
 """Who is calling, and whether they may."""
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -7,16 +8,28 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
+from application.ports.audit import AuditBatch
 from application.ports.record import Record
 from application.use_cases.audit.origin import set_origin
 from application.use_cases.keys.authenticate import Authenticate
-from domain.audit import ActorKind, Origin, network_of, untold_request_id
+from domain.audit import (
+    INSTANCE,
+    ActorKind,
+    AuditAction,
+    AuditEvent,
+    Origin,
+    network_of,
+    untold_request_id,
+)
 from domain.credential import Principal
 from domain.errors import (
     CredentialInvalid,
     CredentialMissing,
+    FacepassError,
     GalleryNotFound,
     InvalidValue,
+    LoginFailed,
+    PortError,
     WorkspaceNotFound,
     WorkspaceUnclear,
 )
@@ -36,6 +49,8 @@ PERMISSION_OPTION = "needs"
 
 _BEARER = "bearer"
 _PRINCIPAL = "facepass_principal"
+_AUDIT = "facepass_audit"
+_CALL = "facepass_call"
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -47,6 +62,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         return  # the framework's own answer: which methods a path takes, and nothing else
     needed = Permission(handler.opt[PERMISSION_OPTION])
     _set_origin(connection, None)
+    await _prepare_refusal(connection, handler)
     if needed is Permission.OPEN:
         return
     principal = await _recognised(connection)
@@ -126,6 +142,33 @@ async def gallery_of(request: Request[Any, Any, Any], name: str | None) -> Galle
         raise GalleryNotFound("no such gallery")
     # The id from here on: the name may be another gallery's in a moment.
     return found
+
+
+def note_refusal(connection: ASGIConnection[Any, Any, Any, Any], error: FacepassError) -> None:
+    """Write down for the audit log that a call was refused, in its workspace's chain where that is known.
+
+    The route stands there and not the path: names are in that. A login that failed is its use case's to note.
+    """
+    batch = connection.state.get(_AUDIT)
+    if batch is None or isinstance(error, LoginFailed):
+        return
+    principal = connection.state.get(_PRINCIPAL)
+    workspace = principal.workspace if isinstance(principal, Principal) else None
+    batch.note_refusal(
+        AuditEvent(
+            workspace=INSTANCE if workspace is None else workspace,
+            action=AuditAction.CALL_REFUSED,
+            outcome=error.code,
+            details={"call": connection.state.get(_CALL)},
+        )
+    )
+
+
+async def _prepare_refusal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Have at hand what `note_refusal` needs: whoever answers with an error cannot wait for it."""
+    with suppress(PortError):  # a database of another version: nobody is recognised, and nothing can be written
+        connection.state[_AUDIT] = await connection.app.state.dishka_container.get(AuditBatch)
+        connection.state[_CALL] = handler.handler_name
 
 
 def _set_origin(connection: ASGIConnection[Any, Any, Any, Any], principal: Principal | None) -> None:

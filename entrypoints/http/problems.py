@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 from application.ports import errors as ports
 from domain import errors
 from domain.enrolment import Rejection
+from entrypoints.http.access import note_refusal
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -183,7 +184,8 @@ def on_core_error(request: Request[Any, Any, Any], error: errors.FacepassError) 
         log.warning("unavailable", code=error.code, reason=error.message)
     if isinstance(error, errors.Exhausted):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    if isinstance(error, errors.Refused):
+    if isinstance(error, errors.Refused | errors.Exhausted):
+        note_refusal(request, error)
         log.info("refused", code=error.code, method=request.method, path=request.url.path)
     if problem.status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'ApiKey realm="facepass", Bearer realm="facepass"'

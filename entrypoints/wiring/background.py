@@ -9,6 +9,7 @@ from dishka import AsyncContainer, Scope
 
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob, Regular
 from application.ports.upkeep import Upkeep
+from application.use_cases.audit.origin import SYSTEM, set_origin
 from application.use_cases.jobs.run_job import RunJob
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.upkeep.repair import Repair
@@ -57,6 +58,7 @@ async def _work_on(container: AsyncContainer) -> None:
 
 async def work(container: AsyncContainer) -> None:
     """Do jobs and regular work until cancelled; what was running is given back, and noted in the record anyway."""
+    set_origin(SYSTEM)
     queue = await container.get(JobQueue)
     await queue.run(handler(container), regular=await regular(container))
 

@@ -12,6 +12,7 @@ from adapters.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from adapters.persistence import schema
 from adapters.persistence.answer_repository import SqlAnswerRepository
 from adapters.persistence.api_key_repository import SqlApiKeyRepository
+from adapters.persistence.audit_batch import SqlAuditBatch
 from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
@@ -27,9 +28,11 @@ from adapters.persistence.reference_repository import SqlReferenceRepository
 from adapters.persistence.retentions import SqlRetentions
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
-from application.ports.audit import AuditTrail
+from application.ports.audit import AuditBatch, AuditTrail
+from application.ports.clock import Clock
 from application.ports.credentials import Credentials
 from application.ports.inventory import Inventory
+from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Listener, Notices
 from application.ports.record import Record
 from application.ports.repositories import (
@@ -135,6 +138,12 @@ class DatabaseProvider(Provider):
             yield connection
         finally:
             await connection.aclose()
+
+    @provide(scope=Scope.APP)
+    async def audit_batch(self, database: Database, keyed_hash: KeyedHash, clock: Clock) -> AsyncIterator[AuditBatch]:
+        """Write what waits on background work's connections, and the last of it when the process ends in order."""
+        async with SqlAuditBatch(database.background, keyed_hash, clock) as batch:
+            yield batch
 
     sql_trail = provide(SqlAuditTrail, scope=Scope.REQUEST)
     trail = alias(source=SqlAuditTrail, provides=AuditTrail)

@@ -44,6 +44,9 @@ def upgrade() -> None:
         FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only()
         """
     )
+    # Also where a session says that it only replicates.
+    op.execute("ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER append_only")
+    op.execute("ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER append_only_whole")
     op.create_index(op.f("ix_audit_entries_workspace_id_at"), "audit_entries", ["workspace_id", "at"], unique=False)
     op.create_index(
         op.f("ix_audit_entries_workspace_id_subject_id"),
@@ -57,8 +60,30 @@ def upgrade() -> None:
         sa.Column("workspace_id", sa.Uuid(), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("mac", sa.LargeBinary(), nullable=False),
+        sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", name=op.f("pk_audit_heads")),
     )
+    op.execute(
+        """
+        CREATE TRIGGER only_onwards BEFORE UPDATE ON audit_heads
+        FOR EACH ROW WHEN (NEW.workspace_id <> OLD.workspace_id OR NEW.number <= OLD.number)
+        EXECUTE FUNCTION audit_is_append_only()
+        """
+    )
+    op.execute(
+        """
+        CREATE TRIGGER append_only BEFORE DELETE ON audit_heads
+        FOR EACH ROW EXECUTE FUNCTION audit_is_append_only()
+        """
+    )
+    op.execute(
+        """
+        CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON audit_heads
+        FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only()
+        """
+    )
+    for trigger in ("only_onwards", "append_only", "append_only_whole"):
+        op.execute(f"ALTER TABLE audit_heads ENABLE ALWAYS TRIGGER {trigger}")
     op.create_table(
         "erasures",
         sa.Column("workspace_id", sa.Uuid(), nullable=False),

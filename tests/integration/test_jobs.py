@@ -47,12 +47,13 @@ class Unit:
     """One unit of work: what shares a transaction."""
 
     def __init__(self, connection: SqlConnection, queue: MemoryJobQueue, blobs: MemoryBlobStore) -> None:
-        self.transaction = SqlTransaction(connection, trail(connection))
+        audit = trail(connection)
+        self.transaction = SqlTransaction(connection, audit)
         self.jobs = SqlJobRepository(connection)
         self.sweep = SqlJobSweep(connection)
-        self.start = StartJob(jobs=self.jobs, queue=queue, ids=IDS, clock=CLOCK)
+        self.start = StartJob(jobs=self.jobs, queue=queue, audit=audit, ids=IDS, clock=CLOCK)
         self.change = ChangeJob(jobs=self.jobs, transaction=self.transaction)
-        self.cancel = CancelJob(jobs=self.jobs, transaction=self.transaction, clock=CLOCK)
+        self.cancel = CancelJob(jobs=self.jobs, audit=audit, transaction=self.transaction, clock=CLOCK)
         self.show = GetJob(jobs=self.jobs)
         self.listed = ListJobs(jobs=self.jobs)
         self.sweep_jobs = SweepJobs(

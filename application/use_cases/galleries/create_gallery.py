@@ -1,12 +1,14 @@
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
 from application.ports.repositories import GalleryRepository
 from application.ports.transaction import Transaction
 from application.use_cases.idempotency import Once, RememberedAnswers
 from application.use_cases.spaces import ServedSpaces
+from domain.audit import AuditAction, AuditEvent
 from domain.gallery import Gallery, GalleryId, Policy, checked_gallery_name
 from domain.workspace import WorkspaceId
 
@@ -22,6 +24,7 @@ class CreateGallery:
     spaces: ServedSpaces
     galleries: GalleryRepository
     remembered: RememberedAnswers
+    audit: AuditTrail
     transaction: Transaction
     ids: IdGenerator
     clock: Clock
@@ -48,5 +51,8 @@ class CreateGallery:
             await self.transaction.rollback()
             return await self.remembered.committed(workspace, once)
         await self.galleries.add(gallery)
+        self.audit.note(
+            AuditEvent(workspace=workspace, action=AuditAction.GALLERY_CREATED, subject=gallery.id, gallery=gallery.id)
+        )
         await self.transaction.commit()
         return gallery

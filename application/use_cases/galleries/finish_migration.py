@@ -61,6 +61,7 @@ class FinishMigration:
             workspace=workspace,
             kind=JobWork.GALLERY_MIGRATION,
             parameters=order.parameters(),
+            gallery=place.id,
             delay=max(timedelta(0), wait),
         )
         await self.moves.save(replace(move, job=job.id, asked_at=self.clock.now()))

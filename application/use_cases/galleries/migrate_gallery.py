@@ -77,7 +77,9 @@ class MigrateGallery:
             switch=switch,
             leave_behind=leave_behind,
         )
-        job = await self.start_job(workspace=workspace, kind=JobWork.GALLERY_MIGRATION, parameters=order.parameters())
+        job = await self.start_job(
+            workspace=workspace, kind=JobWork.GALLERY_MIGRATION, parameters=order.parameters(), gallery=place.id
+        )
         await self.moves.save(
             GalleryMove(
                 workspace=workspace,

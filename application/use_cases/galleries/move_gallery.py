@@ -15,6 +15,7 @@ from application.use_cases.galleries.move_order import MoveOrder, MoveScope, Mov
 from application.use_cases.jobs.handlers import JobHandler, ReportProgress
 from application.use_cases.references.reconcile import Reconciled
 from application.use_cases.spaces import ServedSpaces
+from domain.audit import AuditAction, AuditEvent
 from domain.enrolment import ReferenceId
 from domain.errors import ReferencesLeftBehind, SpaceMismatch
 from domain.gallery import Gallery
@@ -184,6 +185,7 @@ class MoveGallery(JobHandler):
         move = await locked.moves.get(order.workspace, order.gallery)
         if move is not None:
             await locked.moves.save(replace(move, switched_at=now))
+        locked.audit.note(_migrated(order, "switched"))
         await locked.transaction.commit()
 
     async def _settled(self, order: MoveOrder, progress: ReportProgress) -> Mapping[str, object]:
@@ -199,6 +201,9 @@ class MoveGallery(JobHandler):
                 break
             done += len(changed)
         async with self.scope() as unit:
+            # A job that is run again finds none, and says it no second time.
+            if await unit.moves.get(order.workspace, order.gallery) is not None:
+                unit.audit.note(_migrated(order, "settled"))
             await unit.moves.remove(order.workspace, order.gallery)
             await unit.transaction.commit()
         await self._forget_left_behind(order, progress)
@@ -266,6 +271,16 @@ class MoveGallery(JobHandler):
     async def _standing(self, order: MoveOrder) -> Standing:
         async with self.scope() as unit:
             return await unit.templates.standing(order.workspace, order.gallery, order.target)
+
+
+def _migrated(order: MoveOrder, what: str) -> AuditEvent:
+    return AuditEvent(
+        workspace=order.workspace,
+        action=AuditAction.GALLERY_MIGRATED,
+        subject=order.gallery,
+        gallery=order.gallery,
+        details={"step": what},
+    )
 
 
 def _require_all(order: MoveOrder, standing: Standing) -> None:

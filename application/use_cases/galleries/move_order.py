@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self, final
 from uuid import UUID
 
+from application.ports.audit import AuditTrail
 from application.ports.gallery_moves import GalleryMoves, SpareTemplates
 from application.ports.repositories import GalleryRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
@@ -67,6 +68,7 @@ class MoveUnit:
     templates: SpareTemplates
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
+    audit: AuditTrail
     transaction: Transaction
 
 

@@ -1,9 +1,12 @@
 from dataclasses import dataclass, replace
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.repositories import GalleryRepository
 from application.ports.transaction import Transaction
+from application.use_cases.audit.changed_fields import changed_fields
+from domain.audit import AuditAction, AuditEvent
 from domain.errors import GalleryKept, VersionMismatch
 from domain.gallery import DEFAULT_GALLERY, Gallery, GalleryId, Policy, checked_gallery_name
 from domain.workspace import WorkspaceId
@@ -18,6 +21,7 @@ class UpdateGallery:
     """
 
     galleries: GalleryRepository
+    audit: AuditTrail
     transaction: Transaction
     clock: Clock
 
@@ -43,5 +47,17 @@ class UpdateGallery:
             version=found.version + 1,
         )
         await self.galleries.save(changed)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.GALLERY_UPDATED,
+                subject=found.id,
+                gallery=found.id,
+                details={
+                    "changed": changed_fields(found, changed, "name", "policy"),
+                    "version": changed.version,
+                },
+            )
+        )
         await self.transaction.commit()
         return changed

@@ -1,9 +1,11 @@
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.repositories import JobRepository
 from application.ports.transaction import Transaction
+from domain.audit import AuditAction, AuditEvent
 from domain.job import Job, JobId
 from domain.workspace import WorkspaceId
 
@@ -17,11 +19,22 @@ class CancelJob:
     """
 
     jobs: JobRepository
+    audit: AuditTrail
     transaction: Transaction
     clock: Clock
 
     async def __call__(self, *, workspace: WorkspaceId, job: JobId) -> Job:
-        cancelled = (await self.jobs.get(workspace, job, lock=True)).cancelled(self.clock.now())
+        found = await self.jobs.get(workspace, job, lock=True)
+        cancelled = found.cancelled(self.clock.now())
         await self.jobs.save(cancelled)
+        if not found.cancel_requested:
+            self.audit.note(
+                AuditEvent(
+                    workspace=workspace,
+                    action=AuditAction.JOB_CANCELLED,
+                    subject=job,
+                    details={"kind": found.kind.value},
+                )
+            )
         await self.transaction.commit()
         return cancelled

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import final
@@ -9,6 +9,7 @@ from typing import final
 from application.ports.clock import Clock
 from application.ports.errors import PortBusy, PortUnavailable
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob
+from application.use_cases.audit.origin import SYSTEM, done_for
 from application.use_cases.jobs.change_job import JobScope
 from application.use_cases.jobs.handlers import JobHandlers
 from application.use_cases.jobs.held_job import HeldJob
@@ -92,7 +93,9 @@ class RunJob:
     async def _end_of(self, held: HeldJob) -> End | None:
         """Run the handler, and return what its end makes of the job: nothing where the lease was lost."""
         job = held.job
-        working = asyncio.create_task(self.handlers[job.kind](job, held))
+        # The entry that says it was started has the job's id too, and who asked for it.
+        with done_for(replace(SYSTEM, request=str(job.id))):
+            working = asyncio.create_task(self.handlers[job.kind](job, held))
         keeping = held.keep()
         try:
             done, _ = await asyncio.wait(

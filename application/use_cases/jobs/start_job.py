@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.cipher import WrappedKey
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob
 from application.ports.repositories import JobRepository
+from domain.audit import AuditAction, AuditEvent
 from domain.errors import PortError
+from domain.gallery import GalleryId
 from domain.job import TIME_LIMIT, Job, JobId, JobProgress, JobWork
 from domain.workspace import WorkspaceId
 
@@ -23,6 +26,7 @@ class StartJob:
 
     jobs: JobRepository
     queue: JobQueue
+    audit: AuditTrail
     ids: IdGenerator
     clock: Clock
 
@@ -32,6 +36,7 @@ class StartJob:
         workspace: WorkspaceId,
         kind: JobWork,
         parameters: Mapping[str, object],
+        gallery: GalleryId | None = None,
         total: int | None = None,
         time_limit: timedelta = TIME_LIMIT,
         key: WrappedKey | None = None,
@@ -43,6 +48,7 @@ class StartJob:
             workspace: whose it is.
             kind: what is to be done.
             parameters: ids and numbers, as JSON; never personal data.
+            gallery: that it is about, where it is about one.
             total: how much there is to do, where that is known.
             time_limit: of one run.
             key: seals the job's files in the blob store, where it has some.
@@ -60,6 +66,15 @@ class StartJob:
             due_at=now + delay,
         )
         await self.jobs.add(job, key)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.JOB_STARTED,
+                subject=job.id,
+                gallery=gallery,
+                details={"kind": kind.value},
+            )
+        )
         return job
 
     async def after_commit(self, job: Job) -> None:

@@ -2,6 +2,7 @@ import secrets
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
 from application.ports.keyed_hash import KeyedHash
@@ -9,6 +10,7 @@ from application.ports.repositories import ApiKeyRepository, GalleryRepository, 
 from application.ports.transaction import Transaction
 from application.use_cases.keys.authenticate import API_KEY_PURPOSE
 from application.use_cases.spaces import ServedSpaces
+from domain.audit import INSTANCE, AuditAction, AuditEvent
 from domain.credential import ApiKey, ApiKeyId
 from domain.gallery import DEFAULT_GALLERY, Gallery, GalleryId, Policy
 from domain.permission import DEFAULT_SCOPES, Scope
@@ -46,6 +48,7 @@ class Bootstrap:
     galleries: GalleryRepository
     keys: ApiKeyRepository
     keyed_hash: KeyedHash
+    audit: AuditTrail
     transaction: Transaction
     ids: IdGenerator
     clock: Clock
@@ -63,6 +66,8 @@ class Bootstrap:
         if workspace is None:
             workspace = Workspace(id=WorkspaceId(self.ids.new()), name=name, created_at=self.clock.now())
             await self.workspaces.add(workspace)
+            for place in (INSTANCE, workspace.id):
+                self.audit.note(AuditEvent(workspace=place, action=AuditAction.WORKSPACE_CREATED, subject=workspace.id))
             gallery = await self._default_gallery(workspace)
         else:
             gallery = await self.galleries.get(workspace.id, DEFAULT_GALLERY)
@@ -85,6 +90,14 @@ class Bootstrap:
             version=1,
         )
         await self.galleries.add(gallery)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace.id,
+                action=AuditAction.GALLERY_CREATED,
+                subject=gallery.id,
+                gallery=gallery.id,
+            )
+        )
         return gallery
 
     async def _key(self, workspace: Workspace, name: str, scopes: frozenset[Scope]) -> tuple[ApiKey, str]:
@@ -98,4 +111,12 @@ class Bootstrap:
             created_at=self.clock.now(),
         )
         await self.keys.add(key, self.keyed_hash.digest(API_KEY_PURPOSE, secret.encode()))
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace.id,
+                action=AuditAction.KEY_CREATED,
+                subject=key.id,
+                details={"scopes": sorted(scope.value for scope in scopes)},
+            )
+        )
         return key, secret

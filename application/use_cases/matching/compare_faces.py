@@ -2,11 +2,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditBatch
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.spaces import ServedSpaces
+from domain.audit import AuditAction, AuditEvent
 from domain.decision import Criterion, Decision, verification_criterion
 from domain.gallery import Policy, checked_rate, checked_threshold
 from domain.similarity import cosine
+from domain.workspace import WorkspaceId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +31,12 @@ class CompareFaces:
     """Compare the largest face of one image with the largest of another. Nothing is kept, no gallery is needed."""
 
     spaces: ServedSpaces
+    audit: AuditBatch
 
     async def __call__(
         self,
         *,
+        workspace: WorkspaceId,
         frames: Sequence[bytes],
         other_image: bytes,
         threshold: float | None = None,
@@ -48,8 +53,16 @@ class CompareFaces:
             served.calibration, policy=policy or Policy(), threshold=threshold, target_fmr=target_fmr
         )
         similarity = cosine(probe.embedding, other.embedding)
+        decision = criterion.decide(similarity)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.FACE_COMPARED,
+                details={"decision": decision.outcome.value},
+            )
+        )
         return Comparison(
-            decision=criterion.decide(similarity),
+            decision=decision,
             similarity=similarity,
             criterion=criterion,
             probe=probe,

@@ -1,8 +1,11 @@
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditBatch
 from application.ports.face_embedder import FaceEmbedder
+from domain.audit import AuditAction, AuditEvent
 from domain.face import Analysis, Embed
+from domain.workspace import WorkspaceId
 
 
 @final
@@ -15,6 +18,11 @@ class EmbedFaces:
     """
 
     embedder: FaceEmbedder
+    audit: AuditBatch
 
-    async def __call__(self, *, image: bytes) -> Analysis:
-        return await self.embedder.analyse(image, embed=Embed.ALL)
+    async def __call__(self, *, workspace: WorkspaceId, image: bytes) -> Analysis:
+        analysis = await self.embedder.analyse(image, embed=Embed.ALL)
+        self.audit.note(
+            AuditEvent(workspace=workspace, action=AuditAction.FACE_EMBEDDED, details={"faces": len(analysis.faces)})
+        )
+        return analysis

@@ -1,8 +1,10 @@
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditBatch
 from application.ports.cipher import Cipher
 from application.ports.errors import PortBusy, PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
@@ -12,6 +14,7 @@ from application.ports.vector_index import VectorIndex
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.matching.ranking import Ranking
 from application.use_cases.spaces import ServedSpace, ServedSpaces
+from domain.audit import AuditAction, AuditEvent
 from domain.decision import Criterion, Decision, Outcome, margins, search_criterion
 from domain.enrolment import ReferenceId
 from domain.errors import FaceNotFound, FacepassError, InvalidValue, TooManyItems
@@ -85,6 +88,7 @@ class SearchFaces:
     states: IndexStates
     record: Record
     cipher: Cipher
+    audit: AuditBatch
 
     async def __call__(
         self,
@@ -122,6 +126,7 @@ class SearchFaces:
         searched = await self._searched(faces, place, served, criterion, limit=limit, among=among)
         if time.monotonic() - begun > LONGEST and (await self.record.gallery(workspace, place.id)).space != place.space:
             raise PortBusy("face_embedder", "the gallery moved to another model meanwhile")
+        self._note(place, searched)
         return SearchResult(
             image=image,
             faces=searched,
@@ -129,6 +134,28 @@ class SearchFaces:
             references=references,
             model=served.model,
             query_ms=(time.perf_counter() - began) * 1000,
+        )
+
+    def _note(self, gallery: Gallery, searched: Sequence[SearchedFace]) -> None:
+        """Write down that it was searched for, and who the faces were found to be, if anybody."""
+        matched = [
+            face.candidates[0].best.person
+            for face in searched
+            if face.decision.outcome is Outcome.MATCH and face.candidates
+        ]
+        outcomes = Counter(face.decision.outcome for face in searched)
+        self.audit.note(
+            AuditEvent(
+                workspace=gallery.workspace,
+                action=AuditAction.FACE_SEARCHED,
+                subject=matched[0] if len(matched) == 1 else None,
+                gallery=gallery.id,
+                details={
+                    "faces": len(searched),
+                    **{outcome.value: number for outcome, number in outcomes.items()},
+                    **({"people": [str(person) for person in matched]} if len(matched) > 1 else {}),
+                },
+            )
         )
 
     async def _faces(

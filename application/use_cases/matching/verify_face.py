@@ -2,11 +2,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditBatch
 from application.ports.cipher import Cipher
 from application.ports.record import Record, SealedTemplate
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.matching.templates import opened
 from application.use_cases.spaces import ServedSpaces
+from domain.audit import AuditAction, AuditEvent
 from domain.decision import Criterion, Decision, verification_criterion
 from domain.enrolment import ReferenceId
 from domain.errors import ReferenceNotFound
@@ -42,6 +44,7 @@ class VerifyFace:
     spaces: ServedSpaces
     record: Record
     cipher: Cipher
+    audit: AuditBatch
 
     async def __call__(
         self,
@@ -77,8 +80,18 @@ class VerifyFace:
             target_fmr=target_fmr,
         )
         similarity = float(scores[best])
+        decision = criterion.decide(similarity)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.FACE_VERIFIED,
+                subject=sealed[best].person,
+                gallery=place.id,
+                details={"decision": decision.outcome.value, "faces": len(probe.image.faces)},
+            )
+        )
         return Verification(
-            decision=criterion.decide(similarity),
+            decision=decision,
             similarity=similarity,
             criterion=criterion,
             best=sealed[best],

@@ -2,12 +2,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.cipher import Cipher, DataKeyId
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
 from application.ports.repositories import GalleryRepository, PersonRepository
 from application.ports.transaction import Transaction
 from application.use_cases.idempotency import Once, RememberedAnswers
+from domain.audit import AuditAction, AuditEvent
 from domain.errors import ExternalIdTaken
 from domain.gallery import GalleryId
 from domain.person import Person, PersonId, checked_external_id, checked_metadata
@@ -23,6 +25,7 @@ class CreatePerson:
     galleries: GalleryRepository
     people: PersonRepository
     remembered: RememberedAnswers
+    audit: AuditTrail
     transaction: Transaction
     cipher: Cipher
     ids: IdGenerator
@@ -68,5 +71,10 @@ class CreatePerson:
         if not kept:
             await self.transaction.rollback()
             return await self.remembered.committed(workspace, once)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace, action=AuditAction.PERSON_CREATED, subject=person.id, gallery=person.gallery
+            )
+        )
         await self.transaction.commit()
         return person

@@ -1,10 +1,12 @@
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.repositories import GalleryRepository, PersonRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
 from application.use_cases.references.reconcile import Reconcile
+from domain.audit import AuditAction, AuditEvent
 from domain.errors import PersonMerged
 from domain.gallery import GalleryId
 from domain.person import PersonId
@@ -24,6 +26,7 @@ class DeletePerson:
     people: PersonRepository
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
+    audit: AuditTrail
     transaction: Transaction
     clock: Clock
 
@@ -35,5 +38,14 @@ class DeletePerson:
             raise PersonMerged(f"the person was merged into {found.merged_into}: delete that one, or undo the merge")
         gone = await self.people.remove(workspace, place.id, found.id)
         await self.reconciliations.note(workspace, gone, space=place.space, due=self.clock.now())
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.PERSON_DELETED,
+                subject=found.id,
+                gallery=place.id,
+                details={"references": len(gone)},
+            )
+        )
         await self.transaction.commit()
         await self.reconcile.after_commit(workspace=workspace, references=gone)

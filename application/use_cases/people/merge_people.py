@@ -1,6 +1,7 @@
 from dataclasses import dataclass, replace
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.repositories import (
     GalleryRepository,
@@ -10,6 +11,7 @@ from application.ports.repositories import (
 )
 from application.ports.transaction import Transaction
 from application.use_cases.references.reconcile import Reconcile
+from domain.audit import AuditAction, AuditEvent
 from domain.errors import InvalidValue, PersonMerged
 from domain.gallery import GalleryId
 from domain.person import Person, PersonId
@@ -29,6 +31,7 @@ class MergePeople:
     references: ReferenceRepository
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
+    audit: AuditTrail
     transaction: Transaction
     clock: Clock
 
@@ -51,6 +54,15 @@ class MergePeople:
         survivor = replace(survivor, updated_at=now, version=survivor.version + 1)
         await self.people.save(survivor)
         await self.reconciliations.note(workspace, moved, space=place.space, due=now)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.PERSON_MERGED,
+                subject=source,
+                gallery=place.id,
+                details={"into": str(target), "references": len(moved)},
+            )
+        )
         await self.transaction.commit()
         await self.reconcile.after_commit(workspace=workspace, references=moved)
         return survivor

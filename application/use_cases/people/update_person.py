@@ -3,9 +3,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.repositories import GalleryRepository, PersonRepository
 from application.ports.transaction import Transaction
+from application.use_cases.audit.changed_fields import changed_fields
+from domain.audit import AuditAction, AuditEvent
 from domain.errors import PersonMerged, VersionMismatch
 from domain.gallery import GalleryId
 from domain.person import Person, PersonId, checked_external_id, checked_metadata
@@ -30,6 +33,7 @@ class UpdatePerson:
 
     galleries: GalleryRepository
     people: PersonRepository
+    audit: AuditTrail
     transaction: Transaction
     clock: Clock
 
@@ -67,5 +71,17 @@ class UpdatePerson:
             version=found.version + 1,
         )
         await self.people.save(changed)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.PERSON_UPDATED,
+                subject=found.id,
+                gallery=place.id,
+                details={
+                    "changed": changed_fields(found, changed, "external_id", "metadata"),
+                    "version": changed.version,
+                },
+            )
+        )
         await self.transaction.commit()
         return changed

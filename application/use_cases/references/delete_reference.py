@@ -1,10 +1,12 @@
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.repositories import GalleryRepository, ReconciliationRepository, ReferenceRepository
 from application.ports.transaction import Transaction
 from application.use_cases.references.reconcile import Reconcile
+from domain.audit import AuditAction, AuditEvent
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
@@ -19,6 +21,7 @@ class DeleteReference:
     references: ReferenceRepository
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
+    audit: AuditTrail
     transaction: Transaction
     clock: Clock
 
@@ -26,5 +29,14 @@ class DeleteReference:
         place = await self.galleries.get(workspace, gallery)
         removed = await self.references.remove(workspace, place.id, reference)
         await self.reconciliations.note(workspace, [removed.id], space=place.space, due=self.clock.now())
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.REFERENCE_DELETED,
+                subject=removed.id,
+                gallery=place.id,
+                details={"person": str(removed.person)},
+            )
+        )
         await self.transaction.commit()
         await self.reconcile.after_commit(workspace=workspace, references=[removed.id])

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.blob_store import BlobStore
 from application.ports.cipher import Cipher, DataKeyId, WrappedKey
 from application.ports.clock import Clock
@@ -22,6 +23,7 @@ from application.use_cases.idempotency import Once, RememberedAnswers
 from application.use_cases.references.places import image_key, image_place, template_place
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.spaces import ServedSpaces
+from domain.audit import AuditAction, AuditEvent
 from domain.enrolment import IMAGES_PER_ENROLMENT, Reference, ReferenceId, Rejection, face_to_enrol
 from domain.errors import (
     ExternalIdTaken,
@@ -105,6 +107,7 @@ class EnrolReferences:
     reconciliations: ReconciliationRepository
     remembered: RememberedAnswers
     reconcile: Reconcile
+    audit: AuditTrail
     transaction: Transaction
     blobs: BlobStore
     cipher: Cipher
@@ -167,6 +170,7 @@ class EnrolReferences:
         enrolled = Enrolled(person=found, accepted=tuple(one.reference for one in made), rejected=tuple(rejected))
         kept = stayed and await self.remembered.keep(workspace, wanted.once, enrolled, person=found.id)
         if kept:
+            self._note(place, found, enrolled)
             await self.transaction.commit()
             return enrolled
         await self.transaction.rollback()
@@ -175,6 +179,20 @@ class EnrolReferences:
             return None
         earlier: Enrolled = await self.remembered.committed(workspace, wanted.once)
         return earlier
+
+    def _note(self, gallery: Gallery, person: Person, enrolled: Enrolled) -> None:
+        self.audit.note(
+            AuditEvent(
+                workspace=gallery.workspace,
+                action=AuditAction.REFERENCE_ENROLLED,
+                subject=person.id,
+                gallery=gallery.id,
+                details={
+                    "references": [str(one.id) for one in enrolled.accepted],
+                    "rejected": len(enrolled.rejected),
+                },
+            )
+        )
 
     async def _as_it_is_now(self, enrolled: Enrolled) -> Enrolled:
         """Bring the index in line, and say whether it is: also where an earlier call died before it could."""
@@ -252,6 +270,14 @@ class EnrolReferences:
         )
         key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=gallery.workspace)
         await self.people.add(person, key)
+        self.audit.note(
+            AuditEvent(
+                workspace=gallery.workspace,
+                action=AuditAction.PERSON_CREATED,
+                subject=person.id,
+                gallery=gallery.id,
+            )
+        )
         return person, key
 
     async def _seal(

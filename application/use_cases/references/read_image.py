@@ -2,11 +2,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import final
 
+from application.ports.audit import AuditBatch
 from application.ports.blob_store import BlobStore
 from application.ports.cipher import Cipher
 from application.ports.record import Record
 from application.use_cases.references.get_reference import GetReference
 from application.use_cases.references.places import image_key, image_place
+from domain.audit import AuditAction, AuditEvent
 from domain.enrolment import ReferenceId
 from domain.errors import ImageNotKept, ReferenceNotFound
 from domain.gallery import GalleryId
@@ -30,6 +32,7 @@ class ReadImage:
     record: Record
     blobs: BlobStore
     cipher: Cipher
+    audit: AuditBatch
 
     async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, reference: ReferenceId) -> KeptImage:
         found = await self.get_reference(workspace=workspace, gallery=gallery, reference=reference)
@@ -45,5 +48,14 @@ class ReadImage:
             raise ImageNotKept("the image of this reference is not in the blob store")
         content = await asyncio.to_thread(
             self.cipher.open, sealed, key=templates[0].key, place=image_place(workspace, reference)
+        )
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.IMAGE_READ,
+                subject=found.id,
+                gallery=found.gallery,
+                details={"person": str(found.person)},
+            )
         )
         return KeptImage(content, found.image_type)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.blob_store import BlobStore
 from application.ports.cipher import Cipher, DataKeyId, WrappedKey
 from application.ports.clock import Clock
@@ -18,6 +19,7 @@ from application.use_cases.jobs.files import job_file, job_file_place
 from application.use_cases.jobs.start_job import StartJob
 from application.use_cases.references.bulk_items import packed
 from application.use_cases.references.enrol_batch import EnrolmentItem
+from domain.audit import AuditAction, AuditEvent
 from domain.errors import JobEnded, JobNotFound, PortError
 from domain.gallery import GalleryId
 from domain.job import Job, JobWork
@@ -43,6 +45,7 @@ class StartBulkEnrolment:
     jobs: JobRepository
     start: StartJob
     remembered: RememberedAnswers
+    audit: AuditTrail
     transaction: Transaction
     blobs: BlobStore
     cipher: Cipher
@@ -67,6 +70,7 @@ class StartBulkEnrolment:
             workspace=workspace,
             kind=JobWork.BULK_ENROLMENT,
             parameters={"gallery": str(place.id), "items": len(items)},
+            gallery=place.id,
             total=len(items),
             time_limit=TIME_LIMIT,
             key=key,
@@ -109,6 +113,14 @@ class StartBulkEnrolment:
             await self.transaction.rollback()
             found = await self.jobs.get(job.workspace, job.id, lock=True)
             await self.jobs.save(found.cancelled(self.clock.now()))
+            self.audit.note(
+                AuditEvent(
+                    workspace=job.workspace,
+                    action=AuditAction.JOB_CANCELLED,
+                    subject=job.id,
+                    details={"kind": job.kind.value},
+                )
+            )
             await self.transaction.commit()
 
     async def _as_it_is_now(self, job: Job) -> Job:

@@ -82,7 +82,7 @@ async def embed_faces(
 ) -> EmbeddedShape:
     """Embed every face."""
     image = _one_image((await read_body(request, ImageBody)).fields)
-    analysis = await embed(image=image)
+    analysis = await embed(workspace=workspace_of(request), image=image)
     return to_embedded(analysis, model=embedder.space.model, took_ms=took_ms(request.scope))
 
 
@@ -99,7 +99,11 @@ async def compare_faces(request: Request[Any, Any, Any], compare: FromDishka[Com
     """Compare two images."""
     body = (await read_body(request, CompareBody)).fields
     comparison = await compare(
-        frames=body.frames(), other_image=_other(body), threshold=body.threshold, target_fmr=body.target_fmr
+        workspace=workspace_of(request),
+        frames=body.frames(),
+        other_image=_other(body),
+        threshold=body.threshold,
+        target_fmr=body.target_fmr,
     )
     return to_compared(comparison, took_ms=took_ms(request.scope))
 
@@ -205,6 +209,7 @@ async def _verified(
         )
     if body.other_image is not None:
         comparison = await compare(
+            workspace=workspace,
             frames=body.frames(),
             other_image=body.other_image,
             threshold=body.threshold,
