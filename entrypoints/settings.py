@@ -238,6 +238,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     environment: Literal["development", "production"] = "development"
     data_dir: Path | None = None
     master_key_file: Path | None = None
+    master_key: str | None = None
+    """The master key itself, 32 bytes in base64, in place of a file."""
+    master_key_backend: Backend = ""
+    """Empty: the setting above where it is set, else the file."""
+    master_key_options: Options = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     database: DatabaseSettings = DatabaseSettings()
@@ -274,6 +279,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             return self.data_path.with_name(self.data_path.name + ".master.key")
         folder = Path("/etc/facepass") if _is_root() else platformdirs.user_config_path("facepass", appauthor=False)
         return folder / "master.key"
+
+    @property
+    def master_key_kind(self) -> str:
+        """Where the master key is: `file`, `environment`, or with a third party's adapter of this name."""
+        return self.master_key_backend or ("file" if self.master_key is None else "environment")
 
     @property
     def models_path(self) -> Path:
@@ -397,11 +407,26 @@ def _check(settings: Settings) -> None:
             f"{PREFIX}IMAGE__BUDGET_MEGAPIXELS: must be at least {PREFIX}IMAGE__MAX_MEGAPIXELS, "
             "or the largest image allowed could never be decoded"
         )
-    key, data = settings.master_key_path, settings.data_path
-    if key.is_relative_to(data):
+    _check_master_key(settings)
+
+
+def _check_master_key(settings: Settings) -> None:
+    kind = settings.master_key_kind
+    if kind == "file" and settings.master_key_path.is_relative_to(settings.data_path):
         raise SettingsError(
             f"{PREFIX}MASTER_KEY_FILE: lies inside the data folder; a copy of the folder would hold the key to itself"
         )
+    given = {"file": settings.master_key_file, "environment": settings.master_key}
+    if kind == "environment" and settings.master_key is None:
+        raise SettingsError(f"{PREFIX}MASTER_KEY: {PREFIX}MASTER_KEY_BACKEND is environment, and this is empty")
+    for other, value in given.items():
+        if value is not None and other != kind:
+            setting = "MASTER_KEY_FILE" if other == "file" else "MASTER_KEY"
+            raise SettingsError(
+                f"{PREFIX}{setting}: there is one master key, and it is said to be in the {kind} already"
+            )
+    if settings.master_key_options and kind in given:
+        raise SettingsError(f"{PREFIX}MASTER_KEY_OPTIONS: is for a third party's {PREFIX}MASTER_KEY_BACKEND")
 
 
 def _check_processes(settings: Settings) -> None:

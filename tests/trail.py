@@ -1,10 +1,14 @@
 from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
+from adapters.security.cipher import AesGcmCipher
 from adapters.security.keyed_hash import HmacKeyedHash
-from adapters.security.master_key import MasterKey
+from adapters.security.secret import Secret
+from adapters.security.wrapping_keys import WrappingKeys
 from adapters.system.clock import SystemClock
 
-KEYED_HASH = HmacKeyedHash(MasterKey(bytes(range(32))))
+SECRET = Secret(bytes(range(32)))
+KEYED_HASH = HmacKeyedHash(SECRET)
+CIPHER = AesGcmCipher(WrappingKeys({0: SECRET.derive("wrap")}))
 
 
 def trail(connection: SqlConnection) -> SqlAuditTrail:

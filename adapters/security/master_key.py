@@ -1,4 +1,4 @@
-"""The one secret that everything else is derived from, and the file that it is kept in."""
+"""The one key that everything else is sealed under, where this process holds it itself: in a file or a setting."""
 
 import base64
 import binascii
@@ -7,19 +7,23 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Final, final
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-KEY_LENGTH: Final = 32
-"""Bytes: 256 bits, the key length of AES-256 and the block that HKDF-SHA-256 gives."""
+from adapters.security.envelope import opened, sealed
+from adapters.security.secret import KEY_LENGTH, Secret
+from application.ports.master_key import MasterKey
 
 _FINGERPRINT_LENGTH: Final = 16
 _LONGEST_FILE: Final = 4096
+_FEWEST_BYTES: Final = 16
+"""Different ones among 32. Of 32 random bytes 30 differ on average; fewer than 17 has a chance below 1e-13."""
+_PRINTABLE: Final = frozenset(range(0x20, 0x7F))
 _HEADER: Final = """\
 # The master key of this Facepass installation. Back it up, and keep the copy apart from the data:
 # without it nothing that was enrolled can ever be opened again, and whoever has both can open all of it.
@@ -31,48 +35,61 @@ class MasterKeyError(Exception):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class MasterKey:
-    """32 random bytes that are never used themselves, only what is derived from them."""
+class LocalMasterKey(MasterKey):
+    """A secret in the memory of this process; what is wrapped is AES-256-GCM under a key derived from it."""
 
-    secret: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        """Raise `MasterKeyError` unless `secret` has `KEY_LENGTH` bytes."""
-        if len(self.secret) != KEY_LENGTH:
-            raise MasterKeyError(f"a master key has {KEY_LENGTH} bytes, this one has {len(self.secret)}")
-
-    def derive(self, purpose: str) -> bytes:
-        """Return the 32-byte key for `purpose`: HKDF-SHA-256 (RFC 5869), the purpose as `info`.
-
-        No salt: the input is uniformly random already (RFC 5869, section 3.1).
-        """
-        return HKDF(SHA256(), KEY_LENGTH, salt=None, info=f"facepass/v1/{purpose}".encode()).derive(self.secret)
+    def __init__(self, secret: Secret) -> None:
+        self.secret: Final = secret
+        self._wrapping = AESGCM(secret.derive("master"))
 
     @property
     def fingerprint(self) -> bytes:
-        """16 bytes that tell master keys apart and nothing about them, for a database to remember its key by."""
-        return hmac.digest(self.derive("fingerprint"), b"master key", "sha256")[:_FINGERPRINT_LENGTH]
+        return hmac.digest(self.secret.derive("fingerprint"), b"master key", "sha256")[:_FINGERPRINT_LENGTH]
+
+    async def wrap(self, secret: bytes, *, context: bytes) -> bytes:
+        return sealed(self._wrapping, secret, context)
+
+    async def unwrap(self, wrapped: bytes, *, context: bytes) -> bytes:
+        return opened(self._wrapping, wrapped, context)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedMasterKey:
-    """A master key, and whether this very call made it."""
+    """A master key's secret, and whether this very call made it."""
 
-    key: MasterKey
+    secret: Secret
     created: bool
     """True once in the life of an installation: then the operator must be told to back the file up."""
 
 
-def load_or_create(path: Path, *, may_create: bool) -> LoadedMasterKey:
+def weakness(secret: Secret) -> str | None:
+    """Say why nobody drew this secret at random; None where it may well be so."""
+    value = secret.value
+    if len(set(value)) <= _FEWEST_BYTES:
+        return "it has hardly any different bytes"
+    if len({(after - before) % 256 for before, after in pairwise(value)}) <= 2:  # noqa: PLR2004 - steps of one size, and perhaps one leap
+        return "its bytes count up or down"
+    if all(byte in _PRINTABLE for byte in value):
+        return "it is text, and no random bytes"
+    return None
+
+
+def from_text(text: str) -> Secret:
+    """Return the secret that `KEY_LENGTH` bytes in base64 are. Raises `MasterKeyError`, which does not repeat them."""
+    with suppress(binascii.Error, ValueError):
+        return Secret(base64.b64decode(text.strip(), validate=True))
+    raise MasterKeyError(f"it does not hold a master key: that is {KEY_LENGTH} random bytes in base64")
+
+
+def load_or_create(path: Path, *, refusal: str | None = None) -> LoadedMasterKey:
     """Read the master key from `path`, or make it there: 0600, in a folder that is made 0700 where it is missing.
 
     Several processes that start at once end with the same key. It is durable before this returns.
 
     Args:
         path: the file: comment lines and one line of base64.
-        may_create: False where there is data already, which no new key could open.
+        refusal: why a missing one must not be made; None: it may.
 
     Raises:
         MasterKeyError: the file is missing and must not be made, others can read it, it does not hold a key, or
@@ -81,23 +98,20 @@ def load_or_create(path: Path, *, may_create: bool) -> LoadedMasterKey:
     with _explained(path):
         found = _read(path)
         if found is not None:
-            return LoadedMasterKey(key=found, created=False)
-        if not may_create:
-            raise MasterKeyError(
-                f"there is data, but the master key that it was sealed with is not at {path}. "
-                "Nothing can be opened without it: put the file back from its backup"
-            )
-        made = MasterKey(token_bytes(KEY_LENGTH))
+            return LoadedMasterKey(secret=found, created=False)
+        if refusal is not None:
+            raise MasterKeyError(f"there is no master key at {path}. {refusal}")
+        made = Secret(token_bytes(KEY_LENGTH))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _publish(path, made):
-            return LoadedMasterKey(key=made, created=True)
+            return LoadedMasterKey(secret=made, created=True)
         winner = _read(path)
         if winner is None:
             raise MasterKeyError(f"the master key at {path} was made and removed again by another process")
-        return LoadedMasterKey(key=winner, created=False)
+        return LoadedMasterKey(secret=winner, created=False)
 
 
-def _read(path: Path) -> MasterKey | None:
+def _read(path: Path) -> Secret | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -111,7 +125,7 @@ def _read(path: Path) -> MasterKey | None:
                 f"others than its owner may open the master key at {path} "
                 f"(mode {stat.S_IMODE(status.st_mode):04o}): chmod 600 it"
             )
-        return MasterKey(_decoded(file.read(_LONGEST_FILE + 1), path))
+        return Secret(_decoded(file.read(_LONGEST_FILE + 1), path))
 
 
 def _decoded(content: bytes, path: Path) -> bytes:
@@ -128,13 +142,13 @@ def _decoded(content: bytes, path: Path) -> bytes:
     )
 
 
-def _publish(path: Path, key: MasterKey) -> bool:
-    """Give `path` to `key`, whole and durable; False where another process was first."""
+def _publish(path: Path, secret: Secret) -> bool:
+    """Give `path` to `secret`, whole and durable; False where another process was first."""
     incoming = path.with_name(f".{path.name}.{token_hex(8)}")
     descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_HEADER.encode() + base64.b64encode(key.secret) + b"\n")
+            file.write(_HEADER.encode() + base64.b64encode(secret.value) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         # A link, not a rename: it fails where the name is taken, so the first of several processes wins, and

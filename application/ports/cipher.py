@@ -12,7 +12,7 @@ DataKeyId = NewType("DataKeyId", UUID)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrappedKey:
-    """A data key under the master key: useless without it, and destroying it destroys what it sealed."""
+    """A data key under a key of the ring: useless without it, and destroying it destroys what it sealed."""
 
     id: DataKeyId
     workspace: WorkspaceId
@@ -27,15 +27,22 @@ class Place:
     subject: UUID
     """The row's id: for templates and images that of the reference."""
     purpose: str
-    """`template`, `image`, `answer`: one row's ciphertexts do not open as each other."""
+    """`template`, `image`, `filename`, `answer`: one row's ciphertexts do not open as each other."""
 
 
 class Cipher(Protocol):
-    """Envelope encryption: a data key per person, wrapped by a master key, AES-256-GCM for both."""
+    """Envelope encryption: a data key per person, wrapped by a key of the ring, AES-256-GCM for both.
+
+    Each method raises `PortUnavailable` where the ring is not to be had any more.
+    """
 
     @abstractmethod
     def new_key(self, key: DataKeyId, *, workspace: WorkspaceId) -> WrappedKey:
         """Make a data key and wrap it, bound to its id and workspace."""
+
+    @abstractmethod
+    def rewrapped(self, key: WrappedKey) -> WrappedKey:
+        """Wrap the same data key by the newest wrapping key. Raises `CannotOpen`."""
 
     @abstractmethod
     def seal(self, plaintext: bytes, *, key: WrappedKey, place: Place) -> bytes:

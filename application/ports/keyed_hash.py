@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class KeyedHash(Protocol):
-    """HMAC-SHA-256 under keys derived from the master key.
+    """HMAC-SHA-256 under keys derived from the ring's hashing secret, which outlives master keys.
 
     Fast on purpose: it is for values that are long and random (API keys) or only compared (cursors,
     idempotency fingerprints), never for passwords.

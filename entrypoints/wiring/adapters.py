@@ -19,6 +19,7 @@ class Port(StrEnum):
     VECTOR_INDEX = "vector_index"
     BLOB_STORE = "blob_store"
     JOB_QUEUE = "job_queue"
+    MASTER_KEY = "master_key"
 
     @property
     def group(self) -> str:
@@ -28,7 +29,8 @@ class Port(StrEnum):
     @property
     def setting(self) -> str:
         """The setting that chooses one."""
-        return f"{PREFIX}{self.value.upper()}__BACKEND"
+        between = "_" if self is Port.MASTER_KEY else "__"
+        return f"{PREFIX}{self.value.upper()}{between}BACKEND"
 
 
 BUILT_IN: Final[Mapping[Port, Mapping[str, str | None]]] = {
@@ -37,6 +39,7 @@ BUILT_IN: Final[Mapping[Port, Mapping[str, str | None]]] = {
     Port.VECTOR_INDEX: {"pgvector": None, "qdrant": "qdrant"},
     Port.BLOB_STORE: {"filesystem": None, "s3": "s3"},
     Port.JOB_QUEUE: {"in_process": None, "arq": "redis"},
+    Port.MASTER_KEY: {"file": None, "environment": None},
 }
 """Names, each with the extra that its packages come with; None: they are always there."""
 
@@ -69,6 +72,8 @@ def installed(settings: Settings) -> Sequence[Adapter]:
 
 def chosen(settings: Settings, port: Port) -> frozenset[str]:
     """Return what the settings name for a port: one, and a second one where the installation is moving."""
+    if port is Port.MASTER_KEY:
+        return frozenset({settings.master_key_kind})
     places = (port.value, f"next_{port.value}")
     return frozenset(getattr(settings, place).backend for place in places if hasattr(settings, place)) - {""}
 

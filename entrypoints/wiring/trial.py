@@ -39,6 +39,11 @@ def settings_for(port: Port, name: str) -> Settings:
 
     Those of the port, or of its second adapter where that is the one; and the image limits that the kit knows.
     """
+    if port not in OPENERS:
+        raise StartError(
+            "the kit needs a second one for this: subclass application.conformance.master_key.MasterKeyContract in a "
+            "test of your own"
+        )
     settings = msgspec.structs.replace(read_settings(), image=ImageSettings())
     following = getattr(settings, f"next_{port.value}", None)
     if getattr(settings, port.value).backend == name:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.database import engine as engine_at
 from adapters.security.keyed_hash import HmacKeyedHash
-from adapters.security.master_key import MasterKey
+from adapters.security.secret import Secret
 from adapters.vector_index.memory import MemoryVectorIndex
 from adapters.vector_index.pgvector import PgvectorVectorIndex
 from adapters.vector_index.turned import TurnedVectorIndex, orthogonal
@@ -41,7 +41,7 @@ from domain.similarity import cosine
 from tests.e2e.in_process import StoppableVectorIndex
 
 GALLERY, OTHER_GALLERY = GalleryId(UUID(int=1 << 64)), GalleryId(UUID(int=2 << 64))
-KEY, OTHER_KEY = MasterKey(bytes(32)), MasterKey(b"\x01" * 32)
+KEY, OTHER_KEY = Secret(bytes(32)), Secret(b"\x01" * 32)
 WIDE = replace(SPACE, dimension=512)
 """As many dimensions as the larger models have: in fewer, random vectors are more alike."""
 ALIKE = 6 / math.sqrt(WIDE.dimension)
@@ -63,7 +63,7 @@ class CountingHash(KeyedHash):
         return self._real.digest(purpose, data)
 
 
-def turned(inner: VectorIndex, *, key: MasterKey = KEY, space: EmbeddingSpace = SPACE) -> TurnedVectorIndex:
+def turned(inner: VectorIndex, *, key: Secret = KEY, space: EmbeddingSpace = SPACE) -> TurnedVectorIndex:
     return TurnedVectorIndex(inner, HmacKeyedHash(key), space)
 
 
@@ -136,7 +136,7 @@ def entries_of(embeddings: Sequence[Embedding], *, gallery: GalleryId = GALLERY)
 async def as_seen_inside(
     embeddings: Sequence[Embedding],
     *,
-    key: MasterKey = KEY,
+    key: Secret = KEY,
     gallery: GalleryId = GALLERY,
     space: EmbeddingSpace = WIDE,
 ) -> list[Embedding]:
@@ -169,7 +169,7 @@ async def test_what_is_searched_for_is_turned_like_what_is_kept() -> None:
     [(OTHER_KEY, GALLERY, "c0"), (KEY, OTHER_GALLERY, "c0"), (KEY, GALLERY, "d1")],
     ids=["key", "gallery", "space"],
 )
-async def test_another_key_gallery_or_space_turns_another_way(key: MasterKey, gallery: GalleryId, digest: str) -> None:
+async def test_another_key_gallery_or_space_turns_another_way(key: Secret, gallery: GalleryId, digest: str) -> None:
     [here] = await as_seen_inside(random_unit(1))
     other = replace(WIDE, digest=digest * 32)
     [there] = await as_seen_inside(random_unit(1, space=other), key=key, gallery=gallery, space=other)
@@ -256,7 +256,7 @@ def test_cosines_are_as_they_were(
     space = replace(SPACE, dimension=128)
     one, other = (Embedding.normalised(vector, space.id) for vector in pair)
     place = GalleryId(UUID(int=gallery))
-    kept = asyncio.run(as_seen_inside([one, other], key=MasterKey(secret), gallery=place, space=space))
+    kept = asyncio.run(as_seen_inside([one, other], key=Secret(secret), gallery=place, space=space))
     assert cosine(*kept) == pytest.approx(cosine(one, other), abs=1e-6)
 
 

@@ -18,18 +18,15 @@ from adapters.persistence.session_repository import SqlSessionRepository
 from adapters.persistence.signing_keys import SqlSigningKeyRecord, SqlSigningKeys
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.user_repository import SqlUserRepository
-from adapters.security.cipher import AesGcmCipher
-from adapters.security.master_key import MasterKey
 from adapters.system.id_generator import UuidV7Generator
 from application.ports.access_tokens import SigningKey, SigningKeyId
 from application.ports.accounts import Link, LinkPurpose, UserFilter
 from domain.errors import EmailTaken, LastAdministrator, LinkInvalid, UserNotFound, VersionMismatch
 from domain.user import FREE_FAILURES, Session, SessionId, User, UserId, lock_after
-from tests.trail import KEYED_HASH, trail
+from tests.trail import CIPHER, KEYED_HASH, trail
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 IDS = UuidV7Generator()
-CIPHER = AesGcmCipher(MasterKey(bytes(range(32))))
 
 
 class Unit:

@@ -15,7 +15,6 @@ from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
 from adapters.persistence.gallery_repository import SqlGalleryRepository
-from adapters.persistence.installation import InstallationRow
 from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
 from adapters.persistence.reference_repository import SqlReferenceRepository
@@ -24,7 +23,6 @@ from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.system.id_generator import UuidV7Generator
 from application.ports.cipher import DataKeyId, WrappedKey
-from application.ports.errors import PortRejected
 from application.ports.repositories import Answer, NewReference, Pending
 from domain.credential import ApiKey, ApiKeyId
 from domain.embedding import SpaceId
@@ -876,24 +874,6 @@ class TestAnswers:
         assert await unit.answers.purge(NOW + timedelta(hours=2)) == 3
         assert await unit.answers.purge(NOW + timedelta(hours=2)) == 0
         assert await unit.answers.find(workspace, "3", now=NOW) is not None
-
-
-class TestInstallation:
-    async def test_the_first_master_key_is_remembered_and_another_refused(self, database: Database) -> None:
-        row = InstallationRow(database.reads)
-        assert await row.master_key() is None
-        await row.remember_master_key(b"first")
-        await row.remember_master_key(b"first")
-        with pytest.raises(PortRejected, match="another master key"):
-            await row.remember_master_key(b"second")
-        assert await row.master_key() == b"first"
-
-    async def test_of_two_first_starts_with_two_keys_one_is_refused(self, database: Database) -> None:
-        row = InstallationRow(database.reads)
-        outcomes = await asyncio.gather(
-            *(row.remember_master_key(fingerprint) for fingerprint in (b"one", b"other")), return_exceptions=True
-        )
-        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "PortRejected"]
 
 
 class TestTables:

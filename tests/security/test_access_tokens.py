@@ -12,7 +12,7 @@ import pytest
 
 from adapters.security.access_tokens import JwtAccessTokens
 from adapters.security.keyed_hash import HmacKeyedHash
-from adapters.security.master_key import KEY_LENGTH, MasterKey
+from adapters.security.secret import KEY_LENGTH, Secret
 from adapters.system.id_generator import UuidV7Generator
 from application.ports.access_tokens import AccessClaims, SigningKey, SigningKeyId, SigningKeyRecord
 from domain.errors import CredentialInvalid
@@ -20,7 +20,7 @@ from domain.user import SessionId, UserId
 
 IDS = UuidV7Generator()
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-HASH = HmacKeyedHash(MasterKey(bytes(range(KEY_LENGTH))))
+HASH = HmacKeyedHash(Secret(bytes(range(KEY_LENGTH))))
 KID = SigningKeyId(IDS.new())
 CLAIMS = AccessClaims(
     user=UserId(UUID(int=1)), session=SessionId(UUID(int=2)), issued_at=NOW, expires_at=NOW + timedelta(minutes=15)
@@ -80,7 +80,7 @@ async def test_a_token_names_its_key_and_holds_no_right_and_nothing_personal(tok
 
 
 async def test_a_token_of_another_process_is_read(record: Kept, tokens: JwtAccessTokens) -> None:
-    other = JwtAccessTokens(HmacKeyedHash(MasterKey(bytes(range(KEY_LENGTH)))), record)
+    other = JwtAccessTokens(HmacKeyedHash(Secret(bytes(range(KEY_LENGTH)))), record)
     assert await other.read(tokens.signed(CLAIMS, key=KID), now=NOW) == CLAIMS
 
 
@@ -127,7 +127,7 @@ async def test_another_key_is_refused(tokens: JwtAccessTokens) -> None:
 
 
 async def test_a_token_of_another_installation_is_refused(record: Kept, tokens: JwtAccessTokens) -> None:
-    other = JwtAccessTokens(HmacKeyedHash(MasterKey(bytes(KEY_LENGTH))), record)
+    other = JwtAccessTokens(HmacKeyedHash(Secret(bytes(KEY_LENGTH))), record)
     await refused(tokens, other.signed(CLAIMS, key=KID))
 
 

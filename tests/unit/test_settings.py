@@ -327,6 +327,31 @@ def test_a_master_key_inside_the_data_folder_is_refused(tmp_path: Path) -> None:
         read_settings(inside, dotenv=None)
 
 
+def test_a_master_key_is_where_it_is_said_to_be() -> None:
+    assert read_settings({}, dotenv=None).master_key_kind == "file"
+    assert read_settings({"FACEPASS_MASTER_KEY": "AA=="}, dotenv=None).master_key_kind == "environment"
+    kms = {"FACEPASS_MASTER_KEY_BACKEND": "my-kms", "FACEPASS_MASTER_KEY_OPTIONS__REGION": "here"}
+    settings = read_settings(kms, dotenv=None)
+    assert (settings.master_key_kind, settings.master_key_options) == ("my-kms", {"region": "here"})
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"MASTER_KEY": "AA==", "MASTER_KEY_FILE": "/keys/one"}, "MASTER_KEY_FILE"),
+        ({"MASTER_KEY_BACKEND": "file", "MASTER_KEY": "AA=="}, "MASTER_KEY"),
+        ({"MASTER_KEY_BACKEND": "environment"}, "MASTER_KEY"),
+        ({"MASTER_KEY_BACKEND": "my-kms", "MASTER_KEY": "AA=="}, "MASTER_KEY"),
+        ({"MASTER_KEY_BACKEND": "my-kms", "MASTER_KEY_FILE": "/keys/one"}, "MASTER_KEY_FILE"),
+        ({"MASTER_KEY_OPTIONS__REGION": "here"}, "MASTER_KEY_OPTIONS"),
+    ],
+)
+def test_two_master_keys_are_refused(given: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=f"^FACEPASS_{named}: ") as refused:
+        read_settings({f"FACEPASS_{name}": value for name, value in given.items()}, dotenv=None)
+    assert "AA==" not in str(refused.value)
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     kept = tmp_path / ".env"
     kept.write_text("FACEPASS_HTTP__PORT=1\nFACEPASS_HTTP__HOST=example\n")
