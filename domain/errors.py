@@ -26,7 +26,8 @@ FacepassError
 │   │   ├── TooBright               too_bright
 │   │   ├── ExtremePose             extreme_pose
 │   │   └── LowConfidence           low_confidence
-│   └── NothingAccepted         nothing_accepted
+│   ├── NothingAccepted         nothing_accepted
+│   └── ReceiptInvalid          receipt_invalid
 ├── NotFound                what was named is not there, or not in this workspace
 │   ├── GalleryNotFound         gallery_not_found
 │   ├── PersonNotFound          person_not_found
@@ -78,6 +79,7 @@ FacepassError
 │   ├── PackNotCommercial       pack_not_commercial
 │   └── PackUncalibrated        pack_uncalibrated
 ├── CannotOpen              cannot_open
+├── LedgerUnreadable        ledger_unreadable
 └── PortError               what a port raises (`application.ports.errors`)
 """
 
@@ -254,6 +256,12 @@ class NothingAccepted(InvalidRequest):
         """Take the rejections in the order of the images (`domain.enrolment.Rejection`)."""
         super().__init__(message)
         self.rejected = tuple(rejected)
+
+
+class ReceiptInvalid(InvalidRequest):
+    """A receipt that this installation did not sign, or that somebody changed."""
+
+    code = "receipt_invalid"
 
 
 class NotFound(FacepassError):
@@ -555,6 +563,12 @@ class CannotOpen(FacepassError):
     """A ciphertext does not open: another key, another row, or changed bytes."""
 
     code = "cannot_open"
+
+
+class LedgerUnreadable(FacepassError):
+    """The ledger of erasures holds what this installation did not write: who was erased must not come back by that."""
+
+    code = "ledger_unreadable"
 
 
 class PortError(FacepassError):

@@ -430,11 +430,26 @@ AUDIT_HEADS = Table(
     Column("seal", LargeBinary, nullable=False),
 )
 
-# Who was erased, as keyed hashes alone: what a restored backup must forget again.
+# Who was erased, as keyed hashes alone: what a restored backup must forget again. No foreign key: it outlives them all.
 ERASURES = Table(
     "erasures",
     METADATA,
     Column("workspace_id", Uuid, primary_key=True),
-    Column("digest", LargeBinary, primary_key=True),
+    Column("id", Uuid, primary_key=True),
     Column("erased_at", _TIME, nullable=False),
+    Column("digests", ARRAY(LargeBinary), nullable=False),
+    # Signed; ids and numbers. Null where it is known from the ledger beside the database alone.
+    Column("receipt", JSONB(none_as_null=True)),
+    Column("filed", Boolean, nullable=False),
+    Index(None, "digests", postgresql_using="gin"),
+    Index(None, "id", postgresql_where=text("NOT filed")),
+)
+
+# Up to when nothing in the ledger beside the database is new to it.
+LEDGER_MARK = Table(
+    "ledger_mark",
+    METADATA,
+    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("replayed_until", _TIME, nullable=False),
+    CheckConstraint('"only"', name="one_row"),
 )

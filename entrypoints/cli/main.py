@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "adapters": ("entrypoints.cli.adapters", "See which adapters are there, and prove them."),
         "gallery": ("entrypoints.cli.galleries", "Move a gallery to another model."),
         "index": ("entrypoints.cli.index", "Check the vector index or make it anew."),
+        "erase": ("entrypoints.cli.erase", "Erase people for good, and prove it."),
         "db": ("entrypoints.cli.database", "Look after the database."),
         "config": ("entrypoints.cli.config", "Print every setting."),
     },

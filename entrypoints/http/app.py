@@ -43,6 +43,7 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         people.get_person,
         people.update_person,
         people.delete_person,
+        people.erase_person,
         people.merge_people,
         people.unmerge_people,
     ),
@@ -81,6 +82,7 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
         ),
         health.live,
         health.ready,
+        people.receipts_key,
     ]
     if settings.http.docs:
         handlers.extend((assets_router(), openapi_document))

@@ -10,6 +10,8 @@ from dishka import AsyncContainer, Scope
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob, Regular
 from application.ports.upkeep import Upkeep
 from application.use_cases.audit.origin import SYSTEM, set_origin
+from application.use_cases.erasure.erase_due import EraseDue
+from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.jobs.run_job import RunJob
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.upkeep.repair import Repair
@@ -22,6 +24,12 @@ from entrypoints.wiring.queues import IN_PROCESS
 
 log = structlog.get_logger("facepass.background")
 
+
+ERASE_EVERY = 120.0
+"""Seconds within which somebody who is due is erased; they are not compared before that already."""
+
+FILE_EVERY = 5.0
+"""Seconds: erasures that the ledger has not are few, and only from when the blob store was away."""
 
 BEGIN_AGAIN = 2.0
 """Seconds before background work that ended begins again."""
@@ -100,7 +108,22 @@ async def regular(container: AsyncContainer) -> Sequence[Regular]:
             async with container(scope=Scope.REQUEST) as unit:
                 await (await unit.get(Repair))()
 
+    async def file_erasures() -> None:
+        with behind():
+            async with container(scope=Scope.REQUEST) as unit:
+                await (await unit.get(FileErasures))()
+
+    erase = await container.get(EraseDue)
+
+    async def erase_due() -> None:
+        with behind():
+            erased = await erase()
+        if erased:
+            log.info("due_erased", people=erased)
+
     return [
+        Regular(name="erase_due", every=ERASE_EVERY, work=erase_due),
+        Regular(name="file_erasures", every=max(every, FILE_EVERY), work=file_erasures),
         Regular(name="repair", every=every, work=repair),
         *(Regular(name=one.name, every=every, work=one.tidy) for one in await container.get(list[Upkeep])),
     ]

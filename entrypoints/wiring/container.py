@@ -12,6 +12,7 @@ from entrypoints.wiring.accounts import AccountProvider
 from entrypoints.wiring.backends import BackendProvider
 from entrypoints.wiring.bulk_enrolment import BulkEnrolmentProvider
 from entrypoints.wiring.database import DatabaseProvider
+from entrypoints.wiring.erasure import ErasureProvider
 from entrypoints.wiring.faces import FaceProvider
 from entrypoints.wiring.gallery_moves import GalleryMoveProvider
 from entrypoints.wiring.indexes import IndexProvider
@@ -57,6 +58,7 @@ def make_container(settings: Settings, *overrides: Provider, progress: Progress 
         UseCaseProvider(),
         BulkEnrolmentProvider(),
         GalleryMoveProvider(),
+        ErasureProvider(),
         *overrides,
         context={Settings: settings, Progress: progress or _unheard},
         validation_settings=STRICT_VALIDATION,

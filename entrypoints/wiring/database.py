@@ -17,6 +17,7 @@ from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
+from adapters.persistence.erasures import SqlErasures, SqlLedgerMark, SqlTraces
 from adapters.persistence.gallery_repository import SqlGalleryRepository
 from adapters.persistence.inventory import SqlInventory
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
@@ -31,6 +32,7 @@ from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from application.ports.audit import AuditBatch, AuditTrail
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
+from application.ports.erasures import Erasures, LedgerMark, Traces
 from application.ports.inventory import Inventory
 from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Listener, Notices
@@ -154,6 +156,9 @@ class DatabaseProvider(Provider):
     people = provide(SqlPersonRepository, provides=PersonRepository, scope=Scope.REQUEST)
     references = provide(SqlReferenceRepository, provides=ReferenceRepository, scope=Scope.REQUEST)
     reconciliations = provide(SqlReconciliationRepository, provides=ReconciliationRepository, scope=Scope.REQUEST)
+    erasures = provide(SqlErasures, provides=Erasures, scope=Scope.REQUEST)
+    ledger_mark = provide(SqlLedgerMark, provides=LedgerMark, scope=Scope.REQUEST)
+    traces = provide(SqlTraces, provides=Traces, scope=Scope.REQUEST)
     api_keys = provide(SqlApiKeyRepository, provides=ApiKeyRepository, scope=Scope.REQUEST)
     answers = provide(SqlAnswerRepository, provides=AnswerRepository, scope=Scope.REQUEST)
     jobs = provide(SqlJobRepository, provides=JobRepository, scope=Scope.REQUEST)

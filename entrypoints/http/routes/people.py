@@ -10,6 +10,9 @@ from litestar import Request, Response, delete, get, patch, post
 from litestar.params import FromPath, FromQuery
 
 from application.ports.keyed_hash import KeyedHash
+from application.ports.receipts import ReceiptSigner
+from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.receipts import public_key_of
 from application.use_cases.people.create_person import CreatePerson
 from application.use_cases.people.delete_person import DeletePerson
 from application.use_cases.people.get_person import GetPerson
@@ -17,6 +20,7 @@ from application.use_cases.people.list_people import ListPeople
 from application.use_cases.people.merge_people import MergePeople
 from application.use_cases.people.unmerge_people import UnmergePeople
 from application.use_cases.people.update_person import UNCHANGED, UpdatePerson
+from domain.erasure import ErasureId
 from domain.permission import Permission
 from domain.person import Person, PersonId
 from domain.retention import Retention
@@ -27,6 +31,11 @@ from entrypoints.http.cursors import Cursors
 from entrypoints.http.names import page_size
 from entrypoints.http.openapi import takes
 from entrypoints.http.shapes import PersonListShape, PersonShape, to_person, to_person_state
+
+
+class _Nothing(msgspec.Struct, frozen=True):
+    """The body of a call that has none."""
+
 
 PEOPLE = "/galleries/{gallery:str}/people"
 PERSON = PEOPLE + "/{person:uuid}"
@@ -130,6 +139,42 @@ async def delete_person(
 ) -> None:
     """Delete a person."""
     await remove(workspace=workspace_of(request), gallery=await gallery_of(request, gallery), person=PersonId(person))
+
+
+@post(
+    PERSON + "/erase",
+    needs=Permission.ERASE,
+    status_code=200,
+    description=getdoc(ErasePerson),
+    summary="Erase a person, with a signed receipt",
+)
+@inject
+async def erase_person(
+    request: Request[Any, Any, Any],
+    gallery: FromPath[str],
+    person: FromPath[UUID],
+    erase: FromDishka[ErasePerson],
+    keyed_hash: FromDishka[KeyedHash],
+) -> dict[str, Any]:
+    """Erase a person."""
+    receipt = await erase(
+        workspace=workspace_of(request),
+        gallery=await gallery_of(request, gallery),
+        person=PersonId(person),
+        once=once(request, keyed_hash, _Nothing(), ErasureId),
+    )
+    return dict(receipt)
+
+
+@get(
+    "/.well-known/facepass-receipts",
+    description="The public key that signed receipts of erasures are checked with: Ed25519, 32 bytes in base64.",
+    summary="Show the key of receipts",
+)
+@inject
+async def receipts_key(signer: FromDishka[ReceiptSigner]) -> dict[str, str]:
+    """Show it to anybody."""
+    return public_key_of(signer)
 
 
 @post(

@@ -1,0 +1,98 @@
+"""The ports to what is remembered of erasures, and to what may be left of somebody."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from domain.enrolment import ReferenceId
+from domain.erasure import Erasure, ErasureId, Holdings
+from domain.gallery import GalleryId
+from domain.person import PersonId
+from domain.workspace import WorkspaceId
+
+
+class Erasures(Protocol):
+    """Erasures in the database, as hashes; in the transaction that erased."""
+
+    @abstractmethod
+    async def add(self, erasure: Erasure) -> None:
+        """Keep a new one; nothing happens where it is kept."""
+
+    @abstractmethod
+    async def save(self, erasure: Erasure) -> None:
+        """Replace the receipt, and whether it is filed."""
+
+    @abstractmethod
+    async def of_id(self, workspace: WorkspaceId, erasure: ErasureId) -> Erasure | None:
+        """Return one by its id, None where there is none."""
+
+    @abstractmethod
+    async def of_digest(self, workspace: WorkspaceId, digest: bytes) -> Erasure | None:
+        """Return the last one that a digest is among, None where there is none."""
+
+    @abstractmethod
+    async def unfiled(self, *, limit: int) -> Sequence[Erasure]:
+        """Return those of all workspaces that the ledger has not, oldest first: for upkeep alone."""
+
+
+class LedgerMark(Protocol):
+    """How far this database is known to agree with the ledger beside it."""
+
+    @abstractmethod
+    async def known(self, erasures: Sequence[ErasureId]) -> frozenset[ErasureId]:
+        """Return those of them that the database has."""
+
+    @abstractmethod
+    async def replayed_until(self) -> datetime | None:
+        """Return the time up to which nothing in the ledger is new to it; None: nobody has looked yet."""
+
+    @abstractmethod
+    async def set_replayed_until(self, moment: datetime) -> None:
+        """Remember it, in the running transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPerson:
+    """Somebody whom the record has: ids alone."""
+
+    id: PersonId
+    gallery: GalleryId
+    merged_into: PersonId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptReference:
+    """A reference that the record has: ids alone."""
+
+    id: ReferenceId
+    gallery: GalleryId
+
+
+class Traces(Protocol):
+    """What the record holds, by ids: to erase it, and to prove that it is gone."""
+
+    @abstractmethod
+    async def of_person(self, workspace: WorkspaceId, person: PersonId) -> tuple[Holdings, Sequence[PersonId]]:
+        """Return how much there is of somebody, and their id with those of people merged into them.
+
+        Rows that name them are counted, whether or not they have one themselves.
+        """
+
+    @abstractmethod
+    async def people(self, workspace: WorkspaceId, *, after: UUID | None, limit: int) -> Sequence[KeptPerson]:
+        """Return up to `limit` people of all galleries behind `after`, by id."""
+
+    @abstractmethod
+    async def references(self, workspace: WorkspaceId, *, after: UUID | None, limit: int) -> Sequence[KeptReference]:
+        """Return up to `limit` references of all galleries behind `after`, by id."""
+
+    @abstractmethod
+    async def open_jobs(self, workspace: WorkspaceId) -> int:
+        """Return how many jobs of a workspace have sealed files in the blob store."""
+
+    @abstractmethod
+    async def noted(self, workspace: WorkspaceId, *, after: UUID | None, limit: int) -> Sequence[ReferenceId]:
+        """Return up to `limit` references behind `after` that are noted to be brought in line, by id."""

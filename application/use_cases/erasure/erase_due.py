@@ -1,0 +1,47 @@
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.clock import Clock
+from application.ports.retentions import Retentions
+from application.use_cases.erasure.erase_person import ErasePerson
+from domain.errors import NotFound, PersonMerged
+
+AT_ONCE = 100
+"""People of one round: what is left of them comes round again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueUnit:
+    """What one step of it needs, in a transaction of its own."""
+
+    retentions: Retentions
+    erase: ErasePerson
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EraseDue:
+    """Erase those whose consent has expired or whose retention has ended, as by a call; receipts are kept."""
+
+    scope: Callable[[], AbstractAsyncContextManager[DueUnit]]
+    clock: Clock
+
+    async def __call__(self) -> int:
+        """Return how many were erased. Raises `PortUnavailable` where the database is gone."""
+        async with self.scope() as unit:
+            due = await unit.retentions.due(self.clock.now(), limit=AT_ONCE)
+        erased = 0
+        for workspace, gallery, person in due:
+            async with self.scope() as unit:
+                # Asked again: somebody may have given them a longer time meanwhile.
+                until = await unit.retentions.erase_after(workspace, gallery, person)
+                if until is None or until > self.clock.now():
+                    continue
+                try:
+                    await unit.erase(workspace=workspace, gallery=gallery, person=person)
+                except (NotFound, PersonMerged):
+                    continue  # deleted or merged in between
+                erased += 1
+        return erased

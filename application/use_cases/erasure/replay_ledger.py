@@ -1,0 +1,189 @@
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TypeVar, final
+from uuid import UUID
+
+from application.ports.audit import AuditTrail
+from application.ports.blob_store import BlobKey
+from application.ports.clock import Clock
+from application.ports.erasures import Erasures, KeptPerson, KeptReference, LedgerMark, Traces
+from application.ports.repositories import (
+    GalleryRepository,
+    PersonRepository,
+    ReconciliationRepository,
+    ReferenceRepository,
+)
+from application.ports.transaction import Transaction
+from application.use_cases.erasure.ledger import Ledger
+from application.use_cases.references.reconcile import Reconcile
+from domain.audit import AuditAction, AuditEvent
+from domain.enrolment import ReferenceId
+from domain.erasure import Erasure, ErasureId
+from domain.errors import PersonNotFound, ReferenceNotFound
+from domain.gallery import GalleryId
+from domain.person import PersonId
+from domain.workspace import WorkspaceId
+
+MARGIN = timedelta(days=1)
+"""How far behind the present the mark stays: clocks differ, and an erasure takes a while to be filed."""
+
+_PAGE = 1000
+
+T = TypeVar("T", KeptPerson, KeptReference)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What a replay came to."""
+
+    new: int
+    """Entries of the ledger that the database did not know."""
+    people: int
+    """Erased again."""
+    references: int
+    """Erased again, those of these people left out."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayLedger:
+    """Erase again whoever the ledger says was erased and the database has: it was restored from an older backup.
+
+    Before a service serves. Where the database knows all of the ledger, names of the last days are listed and
+    nothing else. May be interrupted: an erasure is known to the database only when it was done.
+    """
+
+    ledger: Ledger
+    mark: LedgerMark
+    erasures: Erasures
+    traces: Traces
+    galleries: GalleryRepository
+    people: PersonRepository
+    references: ReferenceRepository
+    reconciliations: ReconciliationRepository
+    reconcile: Reconcile
+    audit: AuditTrail
+    transaction: Transaction
+    clock: Clock
+
+    async def __call__(self, *, further: Iterable[Erasure] = (), whole: bool = False) -> Replayed:
+        """Replay what is new in the ledger, and `further` entries from elsewhere; `whole` looks at all of it.
+
+        Raises `PortUnavailable` where the blob store is away, and `LedgerUnreadable`.
+        """
+        begun = self.clock.now()
+        until = None if whole else await self.mark.replayed_until()
+        await self.transaction.rollback()
+        entries = {one.id: one for one in further}
+        entries = {one: entries[one] for one in await self._unknown(list(entries))}
+        for unknown, key in await self._new(until, begun):
+            entries[unknown] = await self.ledger.entry(key)
+        people = references = 0
+        for workspace in sorted({one.workspace for one in entries.values()}):
+            digests = {digest for one in entries.values() if one.workspace == workspace for digest in one.digests}
+            people += await self._erase_people(workspace, digests)
+            references += await self._erase_references(workspace, digests)
+        for one in entries.values():
+            await self.erasures.add(one)
+        await self.mark.set_replayed_until(begun - MARGIN)
+        await self.transaction.commit()
+        return Replayed(new=len(entries), people=people, references=references)
+
+    async def _new(self, until: datetime | None, now: datetime) -> list[tuple[ErasureId, BlobKey]]:
+        """Return those of the ledger that the database does not know."""
+        new: list[tuple[ErasureId, BlobKey]] = []
+        page: dict[ErasureId, BlobKey] = {}
+
+        async def sort_out() -> None:
+            unknown = await self._unknown(list(page))
+            new.extend((one, key) for one, key in page.items() if one in unknown)
+            page.clear()
+
+        async for one, key in self.ledger.since(until, now=now):
+            page[one] = key
+            if len(page) == _PAGE:
+                await sort_out()
+        await sort_out()
+        return new
+
+    async def _unknown(self, erasures: Sequence[ErasureId]) -> Collection[ErasureId]:
+        if not erasures:
+            return ()
+        known = await self.mark.known(erasures)
+        await self.transaction.rollback()
+        return [one for one in erasures if one not in known]
+
+    async def _erase_people(self, workspace: WorkspaceId, digests: Collection[bytes]) -> int:
+        erased: dict[PersonId, KeptPerson] = {}
+        others: list[KeptPerson] = []
+        async for person in self._walked(self.traces.people, workspace):
+            if self.ledger.person(workspace, person.id) in digests:
+                erased[person.id] = person
+            elif person.merged_into is not None:
+                others.append(person)
+        for person in others:
+            if person.merged_into in erased:
+                await self._part(workspace, person)
+        for person in erased.values():
+            await self._erase(workspace, person)
+        return len(erased)
+
+    async def _part(self, workspace: WorkspaceId, person: KeptPerson) -> None:
+        """Take somebody out of one who was erased without them: the merge was undone after this backup."""
+        if person.merged_into is None:
+            return
+        found = await self.people.get(workspace, person.gallery, person.id)
+        await self.references.move(workspace, person.gallery, source=person.merged_into, target=person.id, back=True)
+        await self.people.save(replace(found, merged_into=None, updated_at=self.clock.now(), version=found.version + 1))
+        await self.transaction.commit()
+
+    async def _erase(self, workspace: WorkspaceId, person: KeptPerson) -> None:
+        place = await self.galleries.get(workspace, person.gallery)
+        try:
+            gone = await self.people.remove(workspace, place.id, person.id)
+        except PersonNotFound:  # with somebody they were merged into
+            await self.transaction.rollback()
+            return
+        await self._forget(workspace, place.id, gone, subject=person.id)
+
+    async def _erase_references(self, workspace: WorkspaceId, digests: Collection[bytes]) -> int:
+        erased = [
+            one
+            async for one in self._walked(self.traces.references, workspace)
+            if self.ledger.reference(workspace, one.id) in digests
+        ]
+        for one in erased:
+            try:
+                await self.references.remove(workspace, one.gallery, one.id)
+            except ReferenceNotFound:
+                await self.transaction.rollback()
+                continue
+            await self._forget(workspace, one.gallery, [one.id], subject=one.id)
+        return len(erased)
+
+    async def _forget(
+        self, workspace: WorkspaceId, gallery: GalleryId, gone: Sequence[ReferenceId], *, subject: UUID
+    ) -> None:
+        place = await self.galleries.get(workspace, gallery)
+        await self.reconciliations.note(workspace, gone, space=place.space, due=self.clock.now())
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.PERSON_ERASED,
+                subject=subject,
+                gallery=gallery,
+                details={"replayed": True, "references": len(gone)},
+            )
+        )
+        await self.transaction.commit()
+        await self.reconcile.after_commit(workspace=workspace, references=gone)
+
+    async def _walked(self, page_of: Callable[..., Awaitable[Sequence[T]]], workspace: WorkspaceId) -> AsyncIterator[T]:
+        after: UUID | None = None
+        while page := await page_of(workspace, after=after, limit=_PAGE):
+            await self.transaction.rollback()
+            for one in page:
+                yield one
+            after = page[-1].id
+        await self.transaction.rollback()

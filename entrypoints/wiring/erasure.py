@@ -1,0 +1,35 @@
+"""Erasing people, the ledger beside the database, and receipts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from dishka import AsyncContainer, Provider, Scope, provide, provide_all
+
+from adapters.security.receipts import Ed25519ReceiptSigner
+from application.ports.clock import Clock
+from application.ports.receipts import ReceiptSigner
+from application.use_cases.erasure.erase_due import DueUnit, EraseDue
+from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.file_erasures import FileErasures
+from application.use_cases.erasure.ledger import Ledger
+from application.use_cases.erasure.prove_erasure import ProveErasure
+from application.use_cases.erasure.replay_ledger import ReplayLedger
+
+
+class ErasureProvider(Provider):
+    """Who erases, who remembers it, and who proves it."""
+
+    ledger = provide(Ledger, scope=Scope.APP)
+    signer = provide(Ed25519ReceiptSigner, provides=ReceiptSigner, scope=Scope.APP)
+    erasing = provide_all(DueUnit, ErasePerson, FileErasures, ProveErasure, ReplayLedger, scope=Scope.REQUEST)
+
+    @provide(scope=Scope.APP)
+    def erase_due(self, container: AsyncContainer, clock: Clock) -> EraseDue:
+        """Give each person a unit of work of their own."""
+
+        @asynccontextmanager
+        async def erasing() -> AsyncIterator[DueUnit]:
+            async with container(scope=Scope.REQUEST) as unit:
+                yield await unit.get(DueUnit)
+
+        return EraseDue(scope=erasing, clock=clock)

@@ -1,0 +1,370 @@
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from dishka import Scope
+from sqlalchemy.engine import make_url
+
+from adapters.face_embedder.memory import MemoryFaceEmbedder
+from application.ports.blob_store import BlobKey
+from application.ports.erasures import LedgerMark
+from application.use_cases.erasure.erase_due import EraseDue
+from application.use_cases.erasure.file_erasures import FileErasures
+from application.use_cases.erasure.ledger import Ledger
+from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
+from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
+from application.use_cases.references.reconcile import Reconcile
+from domain.enrolment import ReferenceId
+from domain.erasure import Erasure
+from domain.person import PersonId
+from entrypoints.wiring.start_error import StartError
+from tests.conftest import beside, execute
+from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
+from tests.e2e.with_jobs import WithJobs
+
+ADA, BEN, EVE = (MemoryFaceEmbedder.picture(name) for name in ("ada", "ben", "eve"))
+PEOPLE = "/galleries/default/people"
+
+
+class CountingBlobStore(StoppableBlobStore):
+    """Counts what is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    async def get(self, key: BlobKey) -> bytes | None:
+        self.read += 1
+        return await super().get(key)
+
+
+class Backends(WithJobs):
+    def __init__(self, blobs: StoppableBlobStore) -> None:
+        super().__init__()
+        self.blobs = blobs  # type: ignore[misc]  # shared by several services
+
+
+@pytest.fixture
+def blobs() -> CountingBlobStore:
+    return CountingBlobStore()
+
+
+@asynccontextmanager
+async def running(url: str, folder: Path, blobs: StoppableBlobStore) -> AsyncIterator[InProcess]:
+    async with in_process(settings_for(url, folder, folder / "models"), Backends(blobs), work=False) as one:
+        yield one
+
+
+@pytest.fixture
+async def node(database_url: str, tmp_path: Path, blobs: CountingBlobStore) -> AsyncIterator[InProcess]:
+    async with running(database_url, tmp_path, blobs) as one:
+        yield one
+
+
+async def enrol(node: InProcess, picture: bytes, **fields: str) -> dict[str, Any]:
+    sent = await node.client.post("/galleries/default/references", files={"image": ("face.bin", picture)}, data=fields)
+    assert sent.status_code == 201, sent.text
+    answer: dict[str, Any] = sent.json()
+    return answer
+
+
+async def person(node: InProcess, picture: bytes, **fields: str) -> str:
+    return str((await enrol(node, picture, **fields))["person"]["id"])
+
+
+async def erase(node: InProcess, person: str, key: str | None = None) -> dict[str, Any]:
+    answer = await node.client.post(f"{PEOPLE}/{person}/erase", headers={} if key is None else {"Idempotency-Key": key})
+    assert answer.status_code == 200, answer.text
+    receipt: dict[str, Any] = answer.json()
+    return receipt
+
+
+async def proof(node: InProcess, person: str) -> Proof:
+    async with node.container(scope=Scope.REQUEST) as unit:
+        prove = await unit.get(ProveErasure)
+        return await prove(workspace=node.workspace, person=PersonId(UUID(person)))
+
+
+async def replay(node: InProcess, further: Sequence[Erasure] = (), *, whole: bool = False) -> Replayed:
+    async with node.container(scope=Scope.REQUEST) as unit:
+        return await (await unit.get(ReplayLedger))(further=further, whole=whole)
+
+
+async def found(node: InProcess, picture: bytes) -> list[str]:
+    answer = await node.client.post("/search", files={"image": ("face.bin", picture)})
+    return [match["person"]["id"] for match in answer.json()["faces"][0]["matches"]]
+
+
+async def keys(blobs: StoppableBlobStore, prefix: str = "") -> list[str]:
+    return [key async for key in blobs.keys(prefix)]
+
+
+async def copied(postgres: str, url: str) -> str:
+    """The database as it is now, as another one: a backup. Nobody may be connected."""
+    name = f"copy_{uuid4().hex}"
+    await execute(postgres, f"CREATE DATABASE {name} TEMPLATE {make_url(url).database}")
+    return beside(postgres, name)
+
+
+def is_signed(receipt: Mapping[str, Any], public_key: str) -> bool:
+    """Check a receipt as somebody else would."""
+    plain = {name: value for name, value in receipt.items() if name != "signature"}
+    signed = json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
+    try:
+        key.verify(base64.b64decode(receipt["signature"]["value"]), signed)
+    except InvalidSignature:
+        return False
+    return True
+
+
+class TestErasing:
+    async def test_the_receipt_says_what_was_destroyed_and_nothing_is_left(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        ada = (await enrol(node, ADA, external_id="ada"))["person"]["id"]
+        await node.client.post(
+            "/galleries/default/references",
+            files={"image": ("face.bin", ADA)},
+            data={"external_id": "ada"},
+            headers={"Idempotency-Key": "second"},
+        )
+        ben = await person(node, BEN)
+        receipt = await erase(node, ada)
+        assert receipt["destroyed"] == {
+            "people": 1,
+            "keys": 1,
+            "references": 2,
+            "templates": 2,
+            "images": 2,
+            "answers": 1,
+            "index_entries": {"pgvector": 2},
+        }
+        assert receipt["still_being_removed"] == {"references": 0, "ledger": False, "jobs": 0}
+        assert (receipt["person_id"], receipt["workspace_id"]) == (ada, str(node.workspace))
+        assert "ada" not in json.dumps(receipt).replace(ada, "")
+        proved = await proof(node, ada)
+        assert proved.gone, proved.looks
+        assert len(await keys(blobs, "images/")) == len(await keys(blobs, "ledger/")) == 1
+        assert (await found(node, ADA), await found(node, BEN)) == ([], [ben])
+
+    async def test_anybody_can_check_the_signature_and_a_changed_receipt_fails(self, node: InProcess) -> None:
+        receipt = await erase(node, await person(node, ADA))
+        known = await node.client.get("http://facepass/.well-known/facepass-receipts", headers={"X-API-Key": ""})
+        public_key = known.json()["public_key"]
+        assert receipt["signature"]["public_key"] == public_key
+        assert is_signed(receipt, public_key)
+        assert not is_signed({**receipt, "erased_at": "2001-01-01T00:00:00+00:00"}, public_key)
+        async with node.container(scope=Scope.REQUEST) as unit:
+            prove = await unit.get(ProveErasure)
+            assert prove.claimed(receipt) == (node.workspace, UUID(receipt["person_id"]))
+            for changed in (
+                {**receipt, "person_id": str(uuid4())},
+                {**receipt, "more": 1},
+                {name: value for name, value in receipt.items() if name != "signature"},
+                {**receipt, "signature": {"value": "AA=="}},
+                {**receipt, "signature": {"value": "no base64"}},
+            ):
+                with pytest.raises(Exception, match="changed, or another installation") as refused:
+                    prove.claimed(changed)
+                assert refused.value.code == "receipt_invalid"  # type: ignore[attr-defined]
+
+    async def test_erased_again_is_not_found_and_the_same_call_gets_the_same_receipt(self, node: InProcess) -> None:
+        ada, ben = await person(node, ADA), await person(node, BEN)
+        receipt = await erase(node, ada, key="once")
+        assert await erase(node, ada, key="once") == receipt
+        for headers in ({}, {"Idempotency-Key": "another"}):
+            again = await node.client.post(f"{PEOPLE}/{ada}/erase", headers=headers)
+            assert (again.status_code, again.json()["code"]) == (404, "person_not_found")
+        other = await node.client.post(f"{PEOPLE}/{ben}/erase", headers={"Idempotency-Key": "once"})
+        assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+
+    async def test_people_merged_into_somebody_go_with_them(self, node: InProcess) -> None:
+        ada, ben = await person(node, ADA), await person(node, BEN)
+        await node.client.post(f"{PEOPLE}/{ada}/merge", json={"person_id": ben})
+        refused = await node.client.post(f"{PEOPLE}/{ben}/erase")
+        assert (refused.status_code, refused.json()["code"]) == (409, "person_merged")
+        receipt = await erase(node, ada)
+        assert {name: receipt["destroyed"][name] for name in ("people", "keys", "references")} == {
+            "people": 2,
+            "keys": 2,
+            "references": 2,
+        }
+        assert (await proof(node, ada)).gone
+        assert (await proof(node, ben)).gone
+
+    async def test_what_could_not_be_reached_is_said_and_removed_later(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        ada = await person(node, ADA)
+        node.backends.index.down = True
+        blobs.puts_left = 0
+        receipt = await erase(node, ada)
+        assert receipt["destroyed"]["index_entries"] == {"pgvector": 0}
+        assert receipt["still_being_removed"] == {"references": 1, "ledger": True, "jobs": 0}
+        assert await found_code(node, ada) == 404
+        node.backends.index.down, blobs.puts_left = False, None
+        before = await proof(node, ada)
+        assert {look.place.partition(",")[0] for look in before.looks if look.found} == {
+            "record: notes of what is still to be removed",
+            "index pgvector",
+            "blob store: images",
+            "ledger beside the database: entries that are missing",
+        }
+        async with node.container(scope=Scope.REQUEST) as unit:
+            assert await (await unit.get(FileErasures))() == 1
+        (image,) = await keys(blobs, "images/")
+        async with node.container(scope=Scope.REQUEST) as unit:
+            await (await unit.get(Reconcile))(
+                workspace=node.workspace, references=[ReferenceId(UUID(image.rpartition("/")[2]))]
+            )
+        assert (await proof(node, ada)).gone
+
+    async def test_nobody_is_proved_to_be_gone_who_was_deleted_only(self, node: InProcess) -> None:
+        ada = await person(node, ADA)
+        assert not (await proof(node, ada)).gone
+        await node.client.delete(f"{PEOPLE}/{ada}")
+        proved = await proof(node, ada)
+        assert not proved.gone
+        assert proved.erasure is None
+
+
+async def found_code(node: InProcess, person: str) -> int:
+    return (await node.client.get(f"{PEOPLE}/{person}")).status_code
+
+
+class TestTheLedger:
+    async def test_a_database_from_before_forgets_again_before_it_serves(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as before:
+            ada, ben = await person(before, ADA), await person(before, BEN)
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await erase(now, ada)
+            assert [key for key in await keys(blobs, "images/") if key] != []
+        async with running(backup, tmp_path, blobs) as restored:
+            assert await found_code(restored, ada) == 404
+            assert (await proof(restored, ada)).gone
+            assert await found_code(restored, ben) == 200
+            assert await replay(restored) == Replayed(new=0, people=0, references=0)
+
+    async def test_a_merge_undone_after_the_backup_is_undone_before_the_other_goes(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as before:
+            ada, ben = await person(before, ADA), await person(before, BEN)
+            await before.client.post(f"{PEOPLE}/{ada}/merge", json={"person_id": ben})
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await now.client.post(f"{PEOPLE}/{ada}/unmerge", json={"person_id": ben})
+            await erase(now, ada)
+        async with running(backup, tmp_path, blobs) as restored:
+            assert await found_code(restored, ada) == 404
+            kept = (await restored.client.get(f"{PEOPLE}/{ben}")).json()
+            assert kept["merged_into"] is None
+            listed = (await restored.client.get("/galleries/default/references")).json()["items"]
+            assert [one["person_id"] for one in listed] == [ben]
+
+    async def test_a_reference_that_went_with_somebody_goes_wherever_the_backup_has_it(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as before:
+            ada, ben = await person(before, ADA), await person(before, BEN)
+            await before.client.post(f"{PEOPLE}/{ada}/merge", json={"person_id": ben})
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await erase(now, ada)
+        async with running(backup, tmp_path, blobs) as restored:
+            assert [await found_code(restored, one) for one in (ada, ben)] == [404, 404]
+            assert (await restored.client.get("/galleries/default/references")).json()["items"] == []
+
+    async def test_a_start_that_finds_a_changed_ledger_does_not_serve(
+        self, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as node:
+            key = BlobKey(f"ledger/{datetime.now(UTC).date().isoformat()}/{uuid4()}")
+            await blobs.put(key, b"{}")
+            with pytest.raises(Exception, match="not one of the ledger") as refused:
+                await replay(node)
+            assert refused.value.code == "ledger_unreadable"  # type: ignore[attr-defined]
+        with pytest.raises(StartError, match="not one of the ledger"):
+            async with running(database_url, tmp_path, blobs):
+                pass
+
+    async def test_an_entry_of_another_person_or_installation_does_not_pass_for_one(self, node: InProcess) -> None:
+        receipt = await erase(node, await person(node, ADA))
+        ledger = await node.container.get(Ledger)
+        (key,) = [key async for _, key in ledger.since(None, now=datetime.now(UTC))]
+        written = json.loads(await node.backends.blobs.get(key) or b"")
+        assert set(written) == {"version", "id", "workspace", "erased_at", "digests", "mac"}
+        assert receipt["person_id"] not in json.dumps(written)
+        for changed in ({"digests": []}, {"workspace": str(uuid4())}, {"mac": "00" * 32}, {"version": 2}):
+            with pytest.raises(Exception, match="another installation"):
+                ledger.read(json.dumps({**written, **changed}).encode(), "here")
+
+    async def test_a_ledger_without_anything_new_is_only_listed(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        for picture in (ADA, BEN, EVE):
+            await erase(node, await person(node, picture))
+        blobs.read = 0
+        assert await replay(node) == Replayed(new=0, people=0, references=0)
+        assert await replay(node, whole=True) == Replayed(new=0, people=0, references=0)
+        assert blobs.read == 0
+
+    async def test_only_the_days_since_the_last_look_are_listed(self, node: InProcess) -> None:
+        ledger = await node.container.get(Ledger)
+        receipt = await erase(node, await person(node, ADA))
+        now = datetime.fromisoformat(receipt["erased_at"])
+        for ago, listed in ((0, 1), (1, 1), (30, 1), (400, 1)):
+            names = [one async for one, _ in ledger.since(now - timedelta(days=ago), now=now)]
+            assert len(names) == listed
+        assert [one async for one, _ in ledger.since(now + timedelta(days=3), now=now + timedelta(days=3))] == []
+        async with node.container(scope=Scope.REQUEST) as unit:
+            mark = await (await unit.get(LedgerMark)).replayed_until()
+        assert mark is not None
+        assert mark < now
+
+    async def test_it_is_replayed_from_a_file_too(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as before:
+            ada = await person(before, ADA)
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await erase(now, ada)
+            ledger = await now.container.get(Ledger)
+            (key,) = [key async for _, key in ledger.since(None, now=datetime.now(UTC))]
+            line = await blobs.get(key)
+            await blobs.remove(key)
+        assert line is not None
+        async with running(backup, tmp_path, blobs) as restored:
+            assert await found_code(restored, ada) == 200
+            entry = (await restored.container.get(Ledger)).read(line, "file")
+            assert (await replay(restored, further=[entry])).people == 1
+            assert await found_code(restored, ada) == 404
+
+
+class TestThoseWhoAreDue:
+    async def test_they_are_erased_with_a_receipt_and_the_others_stay(self, node: InProcess) -> None:
+        past, future = "2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
+        ada = await person(node, ADA, consent_expires_at=past)
+        ben = await person(node, BEN, consent_expires_at=future, retention_days="1")
+        eve = await person(node, EVE)
+        erase_due = await node.container.get(EraseDue)
+        assert await erase_due() == 1
+        assert await erase_due() == 0
+        assert [await found_code(node, one) for one in (ada, ben, eve)] == [404, 200, 200]
+        proved = await proof(node, ada)
+        assert proved.gone
+        assert proved.erasure is not None
+        assert proved.erasure.receipt is not None
