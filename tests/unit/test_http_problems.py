@@ -74,6 +74,7 @@ def test_a_kind_of_error_has_a_status_that_means_it(leaf: type[FacepassError]) -
         errors.Exhausted: {429},
         errors.PackError: {404, 409, 503},
         errors.CannotOpen: {500},
+        errors.LedgerUnreadable: {503},
         errors.PortError: {503},
     }
     (allowed,) = [statuses for kind, statuses in meant.items() if issubclass(leaf, kind)]
