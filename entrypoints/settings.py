@@ -4,7 +4,9 @@
 `.env`. A wrong value, and a name that is none, stop the start with a message that names the setting.
 """
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
@@ -64,6 +66,10 @@ SCHEMES: Mapping[str, frozenset[str]] = {
     "s3": frozenset({"http", "https"}),
 }
 """What an address begins with, by what it leads to."""
+
+_NAME = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+_HOST = re.compile(rf"(\*\.)?{_NAME}|\[[0-9a-f:.]+\]")
+_ORIGIN = re.compile(rf"https?://({_NAME}|\[[0-9a-f:.]+\])(:\d{{1,5}})?")
 
 
 class SettingsError(Exception):
@@ -228,8 +234,16 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """That share the port."""
     max_body_bytes: Positive = 64 * 1024 * 1024
     """Of a whole request: several images in one call."""
-    docs: bool = True
-    """Serve /docs and /openapi.json."""
+    docs: bool | None = None
+    """Serve /docs and /openapi.json; empty: in development, and not in production."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that a call may ask for in `Host`, `*.example.org` for all below one; empty: any."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of pages that may call from a browser, or `*`; empty: none but the service's own."""
+    hsts: bool = False
+    """Tell browsers to come by https alone, also where no trusted proxy said that this call did."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -257,6 +271,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     models: ModelsSettings = ModelsSettings()
     image: ImageSettings = ImageSettings()
     http: HttpSettings = HttpSettings()
+
+    @property
+    def serves_docs(self) -> bool:
+        """Whether the API pages are served: as set, else in development alone."""
+        return self.environment == "development" if self.http.docs is None else self.http.docs
 
     @property
     def data_path(self) -> Path:
@@ -402,6 +421,7 @@ def _check(settings: Settings) -> None:
     _check_indexes(settings)
     _check_addresses(settings)
     _check_processes(settings)
+    _check_door(settings.http)
     if settings.image.budget_megapixels < settings.image.max_megapixels:
         raise SettingsError(
             f"{PREFIX}IMAGE__BUDGET_MEGAPIXELS: must be at least {PREFIX}IMAGE__MAX_MEGAPIXELS, "
@@ -427,6 +447,29 @@ def _check_master_key(settings: Settings) -> None:
             )
     if settings.master_key_options and kind in given:
         raise SettingsError(f"{PREFIX}MASTER_KEY_OPTIONS: is for a third party's {PREFIX}MASTER_KEY_BACKEND")
+
+
+def _check_door(http: HttpSettings) -> None:
+    for proxy in http.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise SettingsError(
+                f"{PREFIX}HTTP__TRUSTED_PROXIES: {proxy!r} is neither an address nor a network, as in 10.0.0.7 or "
+                "10.0.0.0/24; whoever is trusted may claim any address, so there is no word for everybody"
+            ) from error
+    for host in http.allowed_hosts:
+        if not _HOST.fullmatch(host):
+            raise SettingsError(
+                f"{PREFIX}HTTP__ALLOWED_HOSTS: {host!r} is no name of a host, as in faces.example.org or "
+                "*.example.org, in small letters and without a port"
+            )
+    for origin in http.cors_origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise SettingsError(
+                f"{PREFIX}HTTP__CORS_ORIGINS: {origin!r} is no origin, as in https://example.org or "
+                "http://localhost:3000, in small letters and without a path; * alone is every origin"
+            )
 
 
 def _check_processes(settings: Settings) -> None:

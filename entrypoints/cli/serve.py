@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import click
 import msgspec
 import uvicorn
+from litestar import Litestar
 
 from entrypoints.cli.processes import DRAIN_SECONDS, Parent, keep_serving, this_program
 from entrypoints.cli.session import run, session, settings_of_process
@@ -106,19 +107,7 @@ async def _serve(settings: Settings, door: socket.socket | None, ready: Callable
     """Serve until a signal; `ready` is called once this process answers."""
     async with session(settings) as container:
         await started(container)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(container, settings),
-                host=settings.http.host,
-                port=settings.http.port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-            )
-        )
+        server = uvicorn.Server(config_of(make_app(container, settings), settings))
         async with background(container), _outlived_signals(server):
             listening = asyncio.create_task(_listen(server, settings, door))
             while not server.started and not listening.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
@@ -126,6 +115,22 @@ async def _serve(settings: Settings, door: socket.socket | None, ready: Callable
             if server.started:
                 ready(server)
             await listening
+
+
+def config_of(app: Litestar, settings: Settings) -> uvicorn.Config:
+    """Return how the application is served."""
+    return uvicorn.Config(
+        app,
+        host=settings.http.host,
+        port=settings.http.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        lifespan="off",
+        proxy_headers=False,  # the application does it, for the proxies that the settings name
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
 
 
 async def _listen(server: uvicorn.Server, settings: Settings, door: socket.socket | None) -> None:
@@ -193,4 +198,4 @@ async def _outlived_signals(server: uvicorn.Server) -> AsyncIterator[None]:
 def _listens(door: socket.socket, settings: Settings) -> str:
     host, port = door.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    return f"Facepass listens on http://{shown}:{port}" + ("  (API pages: /docs)" if settings.http.docs else "")
+    return f"Facepass listens on http://{shown}:{port}" + ("  (API pages: /docs)" if settings.serves_docs else "")

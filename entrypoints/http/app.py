@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any, cast
 
 from dishka import AsyncContainer
 from dishka.integrations.litestar import setup_dishka
@@ -9,14 +10,18 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ControllerRouterHandler
+from litestar.types import ASGIApp, ControllerRouterHandler
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from domain.errors import FacepassError
 from entrypoints.http.access import guard
+from entrypoints.http.allowed_hosts import allowed_hosts
+from entrypoints.http.cross_origin import cross_origin
 from entrypoints.http.docs import PROBLEMS, assets_router, openapi_config, openapi_document
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
 from entrypoints.http.request_context import request_context
 from entrypoints.http.routes import galleries, health, jobs, matching, people, references
+from entrypoints.http.security_headers import security_headers
 from entrypoints.settings import Settings
 
 AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
@@ -84,21 +89,37 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
         health.ready,
         people.receipts_key,
     ]
-    if settings.http.docs:
+    if settings.serves_docs:
         handlers.extend((assets_router(), openapi_document))
     app = Litestar(
         route_handlers=handlers,
-        openapi_config=openapi_config(version("facepass")) if settings.http.docs else None,
+        openapi_config=openapi_config(version("facepass")) if settings.serves_docs else None,
         exception_handlers={
             FacepassError: on_core_error,
             HTTPException: on_http_error,
             Exception: on_any_error,
         },
         middleware=[],
+        cors_config=cross_origin(settings),
         request_max_body_size=settings.http.max_body_bytes,
         state=State({"max_image_bytes": settings.image.max_bytes}),
         logging_config=None,
     )
     setup_dishka(container, app)
-    app.asgi_handler = request_context(app.asgi_handler)
+    app.asgi_handler = _wrapped(app.asgi_handler, settings)
     return app
+
+
+def _wrapped(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Return the application inside what holds for every call, the outermost last."""
+    app = allowed_hosts(app, settings)
+    app = request_context(app)
+    app = security_headers(app, settings)
+    # Nobody is believed without a setting, not even this machine: whoever names an address gets its limits.
+    return _behind_proxies(app, settings.http.trusted_proxies)
+
+
+def _behind_proxies(app: ASGIApp, trusted: Sequence[str]) -> ASGIApp:
+    if not trusted:
+        return app
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted_hosts=list(trusted)))

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from litestar import Request, get
@@ -14,6 +15,7 @@ from litestar.static_files import create_static_files_router
 
 from entrypoints.http.problems import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
 from entrypoints.http.problems import Problem
+from entrypoints.http.security_headers import CONTENT_POLICY, page_policy
 
 ASSETS = "/docs-assets"
 
@@ -43,6 +45,20 @@ PROBLEMS = {
 """What any route behind the door may answer in place of its result."""
 
 
+class _Pages(SwaggerRenderPlugin):
+    """Swagger UI, whose one script inside the page says by a nonce that it is ours."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """Return the page, and leave its policy where the answer's headers are made."""
+        nonce = token_urlsafe(16)
+        request.scope[CONTENT_POLICY] = page_policy(nonce)  # type: ignore[literal-required]  # ours beside Litestar's
+        page = super().render(request, openapi_schema)
+        marked = f" nonce='{nonce}'".encode()
+        return page.replace(b"<script type=", b"<script" + marked + b" type=", 1).replace(
+            b"<style>", b"<style" + marked + b">", 1
+        )
+
+
 def openapi_config(version: str) -> OpenAPIConfig:
     """Return what `/openapi.json` and `/docs` say."""
     return OpenAPIConfig(
@@ -57,7 +73,7 @@ def openapi_config(version: str) -> OpenAPIConfig:
         ),
         security=[{"api_key": []}],
         render_plugins=[
-            SwaggerRenderPlugin(
+            _Pages(
                 path="/",
                 js_url=f"{ASSETS}/swagger-ui-bundle.js",
                 css_url=f"{ASSETS}/swagger-ui.css",

@@ -9,6 +9,8 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
 
 from application.ports import errors as ports
 from domain import errors
@@ -235,6 +237,27 @@ def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Response[
         ),
         {},
     )
+
+
+async def refuse(  # noqa: PLR0917 - the first three are ASGI's own, in its order
+    scope: Scope, receive: Receive, send: Send, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> None:
+    """Answer with a problem before the framework is reached."""
+    code = _FRAMEWORK_CODES[status]
+    request: Request[Any, Any, Any] = Request(scope, receive, send)
+    problem = Problem(
+        type=f"urn:facepass:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        instance=scope["path"],
+        request_id=request_id_of(request),
+    )
+    answer = ASGIResponse(
+        body=msgspec.json.encode(problem), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
+    )
+    await answer(scope, receive, send)
 
 
 def request_id_of(request: Request[Any, Any, Any]) -> str | None:
