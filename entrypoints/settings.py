@@ -16,6 +16,8 @@ import msgspec
 import platformdirs
 from dotenv import dotenv_values
 
+from application.ports.rate_limiter import Rate
+
 PREFIX = "FACEPASS_"
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -23,6 +25,8 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Megapixels = Annotated[float, msgspec.Meta(gt=0, le=10_000)]
 Backend = Annotated[str, msgspec.Meta(pattern="^([a-z0-9][a-z0-9_-]{0,62})?$")]
 """A built-in adapter's name, or that of an entry point of a package that is installed."""
+RateText = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9]\d{0,8}/[1-9]\d{0,4})$")]
+"""Calls over seconds, as in 600/60; 0: any number."""
 Options = dict[str, str]
 """What a third party's adapter is told: `FACEPASS_<PORT>__OPTIONS__<NAME>=<value>`, names in lower case."""
 
@@ -246,6 +250,24 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Tell browsers to come by https alone, also where no trusted proxy said that this call did."""
 
 
+class RateLimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How often somebody may call: so many calls in so many seconds, over a window that moves; 0: any number.
+
+    Decoding and inference have limits of their own, past which the answer is 503; these keep one caller from taking
+    everybody's share, and bound what it costs to be attacked. A counted call remembers its time: some 20 bytes each.
+    """
+
+    key: RateText = "10000/10"
+    """A thousand a second: more than a large machine verifies, so that a busy client with one key does not meet it."""
+    user: RateText = "3000/60"
+    """Fifty a second: a console and a script at once."""
+    address: RateText = "3000/60"
+    """Calls without a good credential. Guessing a key of 256 bits is hopeless at any rate; this bounds the look-ups."""
+    auth: RateText = "120/60"
+    """Calls that need no credential, from one address: each login costs 64 MiB and some 30 ms of a processor. An office
+    behind one router logs in at that rate, and accounts have a lock of their own."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of them."""
 
@@ -271,6 +293,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     models: ModelsSettings = ModelsSettings()
     image: ImageSettings = ImageSettings()
     http: HttpSettings = HttpSettings()
+    rate_limits: RateLimitSettings = RateLimitSettings()
 
     @property
     def serves_docs(self) -> bool:
@@ -336,6 +359,12 @@ def read_settings(environment: Mapping[str, str] | None = None, *, dotenv: Path 
 def process_environment() -> Mapping[str, str]:
     """Return this process's environment, for those who honour what other tools are set to (a package index)."""
     return dict(os.environ)  # noqa: TID251 - the one place that reads it
+
+
+def rate_of(text: str) -> Rate | None:
+    """Return the rate that a setting names; None for any number."""
+    count, _, seconds = text.partition("/")
+    return Rate(count=int(count), seconds=int(seconds)) if seconds else None
 
 
 def setting_names() -> list[str]:

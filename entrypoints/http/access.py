@@ -37,6 +37,7 @@ from domain.gallery import GalleryId
 from domain.permission import Permission
 from domain.workspace import WorkspaceId
 from entrypoints.http.names import gallery_named
+from entrypoints.http.rate_limits import RateLimits
 from entrypoints.http.request_context import REQUEST_ID
 
 KEY_HEADER = "x-api-key"
@@ -54,7 +55,7 @@ _CALL = "facepass_call"
 
 
 async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Refuse calls without a good credential (401) and those that may not do what the route needs (403).
+    """Refuse calls without a good credential (401), too many (429), and those that may not do this (403).
 
     What is open to everybody looks at no credential, so that one which has expired keeps nobody from logging in.
     """
@@ -63,9 +64,12 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     needed = Permission(handler.opt[PERMISSION_OPTION])
     _set_origin(connection, None)
     await _prepare_refusal(connection, handler)
+    limits: RateLimits = connection.app.state.rate_limits
     if needed is Permission.OPEN:
+        await limits.open_call(connection)
         return
-    principal = await _recognised(connection)
+    credential = connection.headers.get(KEY_HEADER) or _bearer_token(connection)
+    principal = await limits.counted(connection, credential, lambda: _recognised(connection))
     connection.state[_PRINCIPAL] = principal
     _set_origin(connection, principal)
     principal.require(needed)

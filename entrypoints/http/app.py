@@ -19,6 +19,7 @@ from entrypoints.http.allowed_hosts import allowed_hosts
 from entrypoints.http.cross_origin import cross_origin
 from entrypoints.http.docs import PROBLEMS, assets_router, openapi_config, openapi_document
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
+from entrypoints.http.rate_limits import RateLimits, rate_limit_headers
 from entrypoints.http.request_context import request_context
 from entrypoints.http.routes import galleries, health, jobs, matching, people, references
 from entrypoints.http.security_headers import security_headers
@@ -102,7 +103,12 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
         middleware=[],
         cors_config=cross_origin(settings),
         request_max_body_size=settings.http.max_body_bytes,
-        state=State({"max_image_bytes": settings.image.max_bytes}),
+        state=State(
+            {
+                "max_image_bytes": settings.image.max_bytes,
+                "rate_limits": RateLimits(container, settings.rate_limits),
+            }
+        ),
         logging_config=None,
     )
     setup_dishka(container, app)
@@ -112,6 +118,7 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
 
 def _wrapped(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Return the application inside what holds for every call, the outermost last."""
+    app = rate_limit_headers(app)
     app = allowed_hosts(app, settings)
     app = request_context(app)
     app = security_headers(app, settings)

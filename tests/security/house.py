@@ -7,7 +7,7 @@ import msgspec
 from litestar import Litestar
 
 from entrypoints.http.app import make_app
-from entrypoints.settings import DatabaseSettings, HttpSettings, Settings
+from entrypoints.settings import DatabaseSettings, HttpSettings, RateLimitSettings, Settings
 from tests.e2e.in_process import InProcess, in_process
 from tests.e2e.with_jobs import WithJobs
 
@@ -22,6 +22,12 @@ def settings_of(url: str, folder: Path) -> Settings:
 def with_http(settings: Settings, **http: object) -> Settings:
     """Return the same settings with another door."""
     return msgspec.structs.replace(settings, http=HttpSettings(**http))  # type: ignore[arg-type]  # a test's own words
+
+
+def with_rates(settings: Settings, **rates: str) -> Settings:
+    """Return the same settings with other rate limits, each of them none where it is not named."""
+    none = {"key": "0", "user": "0", "address": "0", "auth": "0"}
+    return msgspec.structs.replace(settings, rate_limits=RateLimitSettings(**{**none, **rates}))
 
 
 def app_of(running: InProcess, settings: Settings) -> Litestar:
