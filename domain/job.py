@@ -15,7 +15,8 @@ from enum import StrEnum
 from typing import NewType
 from uuid import UUID
 
-from domain.errors import JobEnded
+from domain.errors import JobEnded, JobNotFound
+from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
 
 JobId = NewType("JobId", UUID)
@@ -35,6 +36,9 @@ LONGEST_WAIT = timedelta(minutes=5)
 """Between two tries: long enough for a backend to be started again."""
 
 FAILURES_KEPT = 10
+
+GALLERY_PARAMETERS = ("gallery_id", "gallery")
+"""Where a job's parameters say which gallery it is about, if it is about one."""
 
 WORKER_LOST = "worker_lost"
 TIMED_OUT = "job_timed_out"
@@ -119,6 +123,12 @@ class Job:
     started_at: datetime | None = None
     """When it was run first."""
     finished_at: datetime | None = None
+
+    @property
+    def gallery(self) -> GalleryId | None:
+        """The one that it is about; None for a job that is about all of them."""
+        named = next((self.parameters[name] for name in GALLERY_PARAMETERS if name in self.parameters), None)
+        return None if named is None else GalleryId(UUID(str(named)))
 
     @property
     def ended(self) -> bool:
@@ -229,6 +239,13 @@ def _lost(job: Job, now: datetime) -> Job:
     if job.cancel_requested:
         return _ended_as(lost, JobStatus.CANCELLED, now)
     return _ended_as(lost, JobStatus.FAILED, now) if lost.losses >= LOSSES else lost
+
+
+def require_among(job: Job, galleries: frozenset[GalleryId] | None) -> Job:
+    """Return the job. Raises `JobNotFound` where it is not about one of these galleries; None: whichever."""
+    if galleries is not None and job.gallery not in galleries:
+        raise JobNotFound("no such job")
+    return job
 
 
 def _noted(job: Job, code: str, detail: str, now: datetime) -> Job:

@@ -116,9 +116,21 @@ SCOPE_OF_ROLE: Mapping[Role, frozenset[Scope]] = {
 """The scopes that a member may give to an API key."""
 
 
-def permissions_of(scopes: frozenset[Scope]) -> frozenset[Permission]:
-    """Return what an API key with these scopes may do."""
-    return frozenset[Permission]().union(*(OF_SCOPE[scope] for scope in scopes))
+BEYOND_GALLERIES = frozenset({Permission.AUDIT})
+"""What no API key may do that is limited to some galleries: it is about the workspace as a whole."""
+
+_RANKS = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
+
+
+def permissions_of(scopes: frozenset[Scope], *, limited: bool = False) -> frozenset[Permission]:
+    """Return what an API key with these scopes may do; `limited` is one that is for some galleries alone."""
+    of_scopes = frozenset[Permission]().union(*(OF_SCOPE[scope] for scope in scopes))
+    return of_scopes - BEYOND_GALLERIES if limited else of_scopes
+
+
+def may_give(giver: Role | None, role: Role) -> bool:
+    """Tell whether a member may make somebody this, or change one who is: nobody reaches above themselves."""
+    return giver is not None and _RANKS.index(role) <= _RANKS.index(giver)
 
 
 def checked_role(name: str, *, field: str = "role") -> Role:

@@ -1,12 +1,14 @@
-from collections.abc import Sequence
 from typing import Any, final
+from uuid import UUID
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import ColumnElement, Row, insert, literal, select, update
 
 from adapters.persistence.connection import SqlConnection
+from adapters.persistence.pages import page, stretch
 from adapters.persistence.tables import API_KEYS
-from application.ports.repositories import ApiKeyRepository
+from application.ports.repositories import ApiKeyRepository, Page
 from domain.credential import ApiKey, ApiKeyId
+from domain.errors import ApiKeyNotFound
 from domain.gallery import GalleryId
 from domain.permission import Scope
 from domain.user import UserId
@@ -38,11 +40,35 @@ class SqlApiKeyRepository(ApiKeyRepository):
             )
         )
 
-    async def of_workspace(self, workspace: WorkspaceId) -> Sequence[ApiKey]:
-        found = await self._connection.execute(
-            select(API_KEYS).where(API_KEYS.c.workspace_id == workspace).order_by(API_KEYS.c.id)
+    async def get(self, workspace: WorkspaceId, key: ApiKeyId, *, lock: bool = False) -> ApiKey:
+        wanted = select(API_KEYS).where(_is(workspace, key))
+        row = (await self._connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
+        if row is None:
+            raise ApiKeyNotFound("no such API key")
+        return to_api_key(row)
+
+    async def page(
+        self, workspace: WorkspaceId, *, limit: int, after: UUID | None, within: frozenset[GalleryId] | None = None
+    ) -> Page[ApiKey]:
+        listed = select(API_KEYS).where(API_KEYS.c.workspace_id == workspace)
+        if within is not None:
+            limits = literal(sorted(within), API_KEYS.c.galleries.type)
+            listed = listed.where(API_KEYS.c.galleries.op("<@", is_comparison=True)(limits))
+        found = await self._connection.execute(stretch(listed, API_KEYS.c.id, limit=limit, after=after))
+        return page(found.all(), to_api_key, limit=limit)
+
+    async def save(self, key: ApiKey) -> None:
+        saved = await self._connection.execute(
+            update(API_KEYS)
+            .where(_is(key.workspace, key.id))
+            .values(expires_at=key.expires_at, revoked_at=key.revoked_at)
         )
-        return [to_api_key(row) for row in found]
+        if not saved.rowcount:
+            raise ApiKeyNotFound("no such API key")
+
+
+def _is(workspace: WorkspaceId, key: ApiKeyId) -> ColumnElement[bool]:
+    return (API_KEYS.c.workspace_id == workspace) & (API_KEYS.c.id == key)
 
 
 def to_api_key(row: Row[Any]) -> ApiKey:

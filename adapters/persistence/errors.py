@@ -7,7 +7,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
-from domain.errors import ExternalIdTaken, FacepassError, GalleryKept, GalleryNameTaken, GalleryNotFound, PersonNotFound
+from domain.errors import (
+    ExternalIdTaken,
+    FacepassError,
+    GalleryKept,
+    GalleryNameTaken,
+    GalleryNotFound,
+    PersonNotFound,
+    UserNotFound,
+    WorkspaceNameTaken,
+    WorkspaceNotFound,
+)
 
 PORT: Final = "database"
 
@@ -23,6 +33,9 @@ WRITTEN: Final[Facts] = {
     "fk_references_workspace_id_enrolled_for_data_key_id": (PersonNotFound, "no such person"),
     "fk_gallery_moves_workspace_id_gallery_id": (GalleryNotFound, "no such gallery"),
     "fk_answers_workspace_id_person_id": (PersonNotFound, "no such person"),
+    "uq_workspaces_name": (WorkspaceNameTaken, "there is a workspace of that name"),
+    "fk_memberships_workspace_id": (WorkspaceNotFound, "no such workspace"),
+    "fk_memberships_user_id": (UserNotFound, "no such user"),
 }
 """Of a row that was to be written."""
 

@@ -48,8 +48,12 @@ class SqlGalleryRepository(GalleryRepository):
             raise GalleryNotFound("no such gallery")
         return to_gallery(row)
 
-    async def page(self, workspace: WorkspaceId, *, limit: int, after: UUID | None) -> Page[Gallery]:
+    async def page(
+        self, workspace: WorkspaceId, *, limit: int, after: UUID | None, among: frozenset[GalleryId] | None = None
+    ) -> Page[Gallery]:
         listed = select(GALLERIES).where(GALLERIES.c.workspace_id == workspace)
+        if among is not None:
+            listed = listed.where(GALLERIES.c.id.in_(among))
         found = await self._connection.execute(stretch(listed, GALLERIES.c.id, limit=limit, after=after))
         return page(found.all(), to_gallery, limit=limit)
 

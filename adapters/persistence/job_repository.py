@@ -11,7 +11,8 @@ from adapters.persistence.tables import JOBS
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.repositories import JobRepository, JobSweep, Page
 from domain.errors import JobNotFound
-from domain.job import Job, JobFailure, JobId, JobProgress, JobStatus, JobWork
+from domain.gallery import GalleryId
+from domain.job import GALLERY_PARAMETERS, Job, JobFailure, JobId, JobProgress, JobStatus, JobWork
 from domain.workspace import WorkspaceId
 
 
@@ -53,12 +54,16 @@ class SqlJobRepository(JobRepository):
         after: UUID | None,
         status: JobStatus | None = None,
         kind: JobWork | None = None,
+        galleries: frozenset[GalleryId] | None = None,
     ) -> Page[Job]:
         listed = select(JOBS).where(JOBS.c.workspace_id == workspace)
         if status is not None:
             listed = listed.where(JOBS.c.status == status)
         if kind is not None:
             listed = listed.where(JOBS.c.kind == kind)
+        if galleries is not None:
+            of_gallery = func.coalesce(*(JOBS.c.parameters[name].astext for name in GALLERY_PARAMETERS))
+            listed = listed.where(of_gallery.in_([str(one) for one in galleries]))
         found = await self._connection.execute(stretch(listed, JOBS.c.id, limit=limit, after=after))
         return page(found.all(), _to_job, limit=limit)
 

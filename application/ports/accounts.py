@@ -187,9 +187,13 @@ class MembershipRepository(Protocol):
         """Return all memberships of a user, oldest workspace first."""
 
     @abstractmethod
-    async def save(self, membership: Membership) -> None:
-        """Change the role. Raises `MemberNotFound`, and `LastOwner` where nobody would be left as owner."""
+    async def save(self, membership: Membership, *, was: Role) -> None:
+        """Change the role.
+
+        Raises `MemberNotFound`, `LastOwner` where nobody would be left as owner, and `VersionMismatch` where the role
+        is not what it `was` any more.
+        """
 
     @abstractmethod
-    async def remove(self, workspace: WorkspaceId, user: UserId) -> None:
-        """Remove one. Raises `MemberNotFound` and `LastOwner`."""
+    async def remove(self, workspace: WorkspaceId, user: UserId, *, was: Role) -> None:
+        """Remove one. Raises as `save` does."""

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from application.ports.cipher import WrappedKey
-from domain.credential import ApiKey
+from domain.credential import ApiKey, ApiKeyId
 from domain.embedding import SpaceId
 from domain.enrolment import Reference, ReferenceId
 from domain.gallery import Gallery, GalleryId
@@ -37,11 +37,28 @@ class WorkspaceRepository(Protocol):
 
     @abstractmethod
     async def add(self, workspace: Workspace) -> None:
-        """Keep a new one."""
+        """Keep a new one. Raises `WorkspaceNameTaken`."""
 
     @abstractmethod
     async def named(self, name: str) -> Workspace | None:
         """Return the workspace of that name, None where there is none. Names are unique."""
+
+    @abstractmethod
+    async def get(self, workspace: WorkspaceId) -> Workspace:
+        """Return it. Raises `WorkspaceNotFound`."""
+
+    @abstractmethod
+    async def page(
+        self, *, limit: int, after: UUID | None, among: Sequence[WorkspaceId] | None = None
+    ) -> Page[Workspace]:
+        """Return up to `limit` workspaces behind `after`, of these alone where some are named."""
+
+    @abstractmethod
+    async def save(self, workspace: Workspace) -> None:
+        """Replace it where `workspace.version - 1` is the version kept.
+
+        Raises `VersionMismatch`, `WorkspaceNameTaken`, `WorkspaceNotFound`.
+        """
 
 
 class GalleryRepository(Protocol):
@@ -59,8 +76,10 @@ class GalleryRepository(Protocol):
         """
 
     @abstractmethod
-    async def page(self, workspace: WorkspaceId, *, limit: int, after: UUID | None) -> Page[Gallery]:
-        """Return up to `limit` galleries behind `after`."""
+    async def page(
+        self, workspace: WorkspaceId, *, limit: int, after: UUID | None, among: frozenset[GalleryId] | None = None
+    ) -> Page[Gallery]:
+        """Return up to `limit` galleries behind `after`, of these alone where some are named."""
 
     @abstractmethod
     async def save(self, gallery: Gallery) -> None:
@@ -230,15 +249,25 @@ class Pending:
 
 
 class ApiKeyRepository(Protocol):
-    """API keys: what is kept of them."""
+    """API keys of a workspace: what is kept of them, those that are revoked or expired too."""
 
     @abstractmethod
     async def add(self, key: ApiKey, digest: bytes) -> None:
         """Keep a new one under the keyed hash of its secret."""
 
     @abstractmethod
-    async def of_workspace(self, workspace: WorkspaceId) -> Sequence[ApiKey]:
-        """Return all keys of a workspace, oldest first."""
+    async def get(self, workspace: WorkspaceId, key: ApiKeyId, *, lock: bool = False) -> ApiKey:
+        """Return it; with `lock`, nobody else changes it until the transaction ends. Raises `ApiKeyNotFound`."""
+
+    @abstractmethod
+    async def page(
+        self, workspace: WorkspaceId, *, limit: int, after: UUID | None, within: frozenset[GalleryId] | None = None
+    ) -> Page[ApiKey]:
+        """Return up to `limit` keys behind `after`; with `within`, those alone that are limited to such galleries."""
+
+    @abstractmethod
+    async def save(self, key: ApiKey) -> None:
+        """Keep when one that was read with `lock` ends: `expires_at` and `revoked_at`. Raises `ApiKeyNotFound`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,8 +329,9 @@ class JobRepository(Protocol):
         after: UUID | None,
         status: JobStatus | None = None,
         kind: JobWork | None = None,
+        galleries: frozenset[GalleryId] | None = None,
     ) -> Page[Job]:
-        """Return up to `limit` jobs behind `after`, of one status or kind where given."""
+        """Return up to `limit` jobs behind `after`, of one status or kind, or of these galleries, where given."""
 
     @abstractmethod
     async def save(self, job: Job) -> None:

@@ -12,6 +12,7 @@ from application.ports.audit import AuditBatch
 from application.ports.record import Record
 from application.use_cases.audit.origin import set_origin
 from application.use_cases.keys.authenticate import Authenticate
+from application.use_cases.keys.authenticate_user import AuthenticateUser
 from domain.audit import (
     INSTANCE,
     ActorKind,
@@ -30,11 +31,13 @@ from domain.errors import (
     InvalidValue,
     LoginFailed,
     PortError,
+    ScopeMissing,
     WorkspaceNotFound,
     WorkspaceUnclear,
 )
 from domain.gallery import GalleryId
 from domain.permission import Permission
+from domain.user import UserId
 from domain.workspace import WorkspaceId
 from entrypoints.http.names import gallery_named
 from entrypoints.http.rate_limits import RateLimits
@@ -80,17 +83,19 @@ async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Princip
     secret, token = connection.headers.get(KEY_HEADER), _bearer_token(connection)
     if secret and token:
         raise CredentialInvalid("send an access token or an API key, not both")
-    if token:
-        raise CredentialInvalid("this access token is not known, or no longer good")
-    if not secret:
+    if not secret and not token:
         raise CredentialMissing(
             "this needs an access token (Authorization: Bearer ...) or an API key (X-API-Key: ...);"
             " `facepass bootstrap` makes a key"
         )
     container = connection.app.state.dishka_container
+    meant = _workspace_meant(connection)
+    if token:
+        recognise: AuthenticateUser = await container.get(AuthenticateUser)
+        return await recognise(token, workspace=meant)
     authenticate: Authenticate = await container.get(Authenticate)
-    principal = await authenticate(secret)
-    if _workspace_meant(connection) not in {None, principal.workspace}:
+    principal = await authenticate(secret or "")
+    if meant not in {None, principal.workspace}:
         raise WorkspaceNotFound("no such workspace, or not the one that this API key is for")
     return principal
 
@@ -126,6 +131,20 @@ def workspace_of(connection: ASGIConnection[Any, Any, Any, Any]) -> WorkspaceId:
     if workspace is None:
         raise WorkspaceUnclear("name the workspace in the header X-Workspace-Id")
     return workspace
+
+
+def user_of(connection: ASGIConnection[Any, Any, Any, Any]) -> UserId:
+    """Return the user whose call this is. Raises `CredentialMissing` where it is an API key's."""
+    user = principal_of(connection).user
+    if user is None:
+        raise CredentialMissing("this is for users who are signed in, with an access token")
+    return user
+
+
+def require_all_galleries(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+    """Raise `ScopeMissing` for an API key that is limited to some galleries: it may make no others."""
+    if principal_of(connection).galleries is not None:
+        raise ScopeMissing("this API key is limited to some galleries: it cannot make others")
 
 
 async def gallery_of(request: Request[Any, Any, Any], name: str | None) -> GalleryId | str:

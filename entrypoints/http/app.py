@@ -21,7 +21,7 @@ from entrypoints.http.docs import PROBLEMS, assets_router, openapi_config, opena
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
 from entrypoints.http.rate_limits import RateLimits, rate_limit_headers
 from entrypoints.http.request_context import request_context
-from entrypoints.http.routes import galleries, health, jobs, matching, people, references
+from entrypoints.http.routes import api_keys, galleries, health, jobs, matching, people, references, workspaces
 from entrypoints.http.security_headers import security_headers
 from entrypoints.settings import Settings
 
@@ -63,6 +63,24 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         galleries.get_migration,
         galleries.list_left_behind,
         galleries.finish_migration,
+    ),
+    "API keys": (
+        api_keys.create_api_key,
+        api_keys.list_api_keys,
+        api_keys.get_api_key,
+        api_keys.rotate_api_key,
+        api_keys.revoke_api_key,
+    ),
+    "Workspaces": (
+        workspaces.list_workspaces,
+        workspaces.create_workspace,
+        workspaces.get_workspace,
+        workspaces.update_workspace,
+        workspaces.list_members,
+        workspaces.add_member,
+        workspaces.change_member,
+        workspaces.remove_member,
+        workspaces.leave_workspace,
     ),
     "Jobs": (
         jobs.list_jobs,

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -14,6 +14,7 @@ from litestar.exceptions import ClientException
 from application.ports.keyed_hash import KeyedHash
 from application.use_cases.idempotency import Once
 from application.use_cases.references.enrol_references import SentImage
+from domain.credential import DEFAULT_OVERLAP
 from domain.errors import ImageTooLarge, InvalidValue
 from entrypoints.http.access import principal_of
 from entrypoints.http.forms import Part, read_form
@@ -28,6 +29,8 @@ FILENAME_LENGTH = 255
 JSON_BYTES = 20 * 1024 * 1024
 """Of a JSON body: an image of 10 MiB in base64, and more. Decoding it holds up everybody else, 2.4 ms a MiB where
 that was measured; larger ones come as forms."""
+
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 _FILES = ("image", "images", "other_image")
 
@@ -181,6 +184,55 @@ class MergeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     person_id: UUID
 
 
+class ApiKeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new API key."""
+
+    name: str
+    """What it is for."""
+    scopes: list[str]
+    galleries: list[str] | None = None
+    """Ids or names of the only galleries that it is for; missing: all, and those that are made later."""
+    expires_at: Time | None = None
+    """Missing: never."""
+
+
+class RotationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """For how long the old key is good beside the new one."""
+
+    overlap_seconds: int = int(DEFAULT_OVERLAP.total_seconds())
+    """0 to 2,592,000 (30 days); a day where it is missing."""
+
+
+class WorkspaceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new workspace."""
+
+    name: str
+    owner_id: UUID | None = None
+    """The user who owns it; missing: who makes it."""
+
+
+class WorkspaceChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What changes of a workspace."""
+
+    name: str | None = None
+
+
+class MemberBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A new member: exactly one of `user_id` and `email`."""
+
+    user_id: UUID | None = None
+    email: str | None = None
+    role: str
+    """`owner`, `admin`, `operator` or `viewer`."""
+
+
+class MemberChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A member's new role."""
+
+    role: str
+    """`owner`, `admin`, `operator` or `viewer`."""
+
+
 async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
     """Decode a body. Raises `InvalidValue` that names the field, `ImageTooLarge`, or 415 for another media type."""
     content_type = request.headers.get("content-type", "")
@@ -203,6 +255,16 @@ def sent_images(body: ImageBody, filenames: tuple[str | None, ...]) -> list[Sent
     frames = body.frames()
     names = filenames if len(filenames) == len(frames) else (None,) * len(frames)
     return [SentImage(content=content, filename=name) for content, name in zip(frames, names, strict=True)]
+
+
+def refuse_idempotency_key(request: Request[Any, Any, Any]) -> None:
+    """Raise `InvalidValue` for an `Idempotency-Key`, where the answer holds a secret: that is kept nowhere."""
+    if IDEMPOTENCY_HEADER in request.headers:
+        raise InvalidValue(
+            "the answer holds a secret, which is not kept, so this call cannot be repeated: send it without the header;"
+            " after a lost answer revoke the key that was made, and make another",
+            field="Idempotency-Key",
+        )
 
 
 def once(

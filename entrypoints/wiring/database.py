@@ -21,6 +21,8 @@ from adapters.persistence.erasures import SqlErasures, SqlLedgerMark, SqlTraces
 from adapters.persistence.gallery_repository import SqlGalleryRepository
 from adapters.persistence.inventory import SqlInventory
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
+from adapters.persistence.key_uses import SqlKeyUses
+from adapters.persistence.membership_repository import SqlMembershipRepository
 from adapters.persistence.notices import SqlListener, SqlNotices
 from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
@@ -29,11 +31,13 @@ from adapters.persistence.reference_repository import SqlReferenceRepository
 from adapters.persistence.retentions import SqlRetentions
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
+from application.ports.accounts import MembershipRepository
 from application.ports.audit import AuditBatch, AuditTrail
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
 from application.ports.erasures import Erasures, LedgerMark, Traces
 from application.ports.inventory import Inventory
+from application.ports.key_uses import KeyUses
 from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Listener, Notices
 from application.ports.record import Record
@@ -124,6 +128,16 @@ class DatabaseProvider(Provider):
         finally:
             await listener.aclose()
 
+    @provide(scope=Scope.APP)
+    async def sql_key_uses(self, database: Database) -> AsyncIterator[SqlKeyUses]:
+        """Write nothing yet: processes that answer begin with it when they start."""
+        uses = SqlKeyUses(database.background)
+        try:
+            yield uses
+        finally:
+            await uses.aclose()
+
+    key_uses = alias(source=SqlKeyUses, provides=KeyUses)
     listener = alias(source=SqlListener, provides=Listener)
     notices = provide(SqlNotices, provides=Notices, scope=Scope.REQUEST)
 
@@ -160,6 +174,7 @@ class DatabaseProvider(Provider):
     ledger_mark = provide(SqlLedgerMark, provides=LedgerMark, scope=Scope.REQUEST)
     traces = provide(SqlTraces, provides=Traces, scope=Scope.REQUEST)
     api_keys = provide(SqlApiKeyRepository, provides=ApiKeyRepository, scope=Scope.REQUEST)
+    memberships = provide(SqlMembershipRepository, provides=MembershipRepository, scope=Scope.REQUEST)
     answers = provide(SqlAnswerRepository, provides=AnswerRepository, scope=Scope.REQUEST)
     jobs = provide(SqlJobRepository, provides=JobRepository, scope=Scope.REQUEST)
     job_sweep = provide(SqlJobSweep, provides=JobSweep, scope=Scope.REQUEST)

@@ -7,12 +7,14 @@ import structlog
 from dishka import AsyncContainer, Provider, Scope
 
 from adapters.persistence.index_states import SqlIndexStates
+from adapters.persistence.key_uses import SqlKeyUses
 from adapters.persistence.notices import SqlListener
 from adapters.persistence.schema_ping import SCHEMA
 from application.ports.errors import PortUnavailable
 from application.ports.model_packs import Progress
 from application.use_cases.erasure.replay_ledger import ReplayLedger
 from application.use_cases.keys.authenticate import Authenticate
+from application.use_cases.keys.authenticate_user import AuthenticateUser
 from application.use_cases.matching.search_faces import SearchFaces
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.check_readiness import CheckReadiness
@@ -45,8 +47,10 @@ async def started(container: AsyncContainer) -> None:
     """
     try:
         (await container.get(SqlListener)).begin()
+        (await container.get(SqlKeyUses)).begin()
         try:
             await container.get(Authenticate)
+            await container.get(AuthenticateUser)
             await container.get(SearchFaces)
             await _require_index(container)
             _require_liveness(await container.get(Settings))

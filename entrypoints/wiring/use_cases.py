@@ -27,7 +27,14 @@ from application.use_cases.jobs.start_job import StartJob
 from application.use_cases.jobs.sweep_jobs import SweepJobs
 from application.use_cases.jobs.watch_job import WatchJob
 from application.use_cases.keys.authenticate import Authenticate
+from application.use_cases.keys.authenticate_user import AuthenticateUser
 from application.use_cases.keys.bootstrap import Bootstrap
+from application.use_cases.keys.create_api_key import CreateApiKey
+from application.use_cases.keys.get_api_key import GetApiKey
+from application.use_cases.keys.issue_key import IssueKey
+from application.use_cases.keys.list_api_keys import ListApiKeys
+from application.use_cases.keys.revoke_api_key import RevokeApiKey
+from application.use_cases.keys.rotate_api_key import RotateApiKey
 from application.use_cases.matching.compare_faces import CompareFaces
 from application.use_cases.matching.detect_faces import DetectFaces
 from application.use_cases.matching.embed_faces import EmbedFaces
@@ -60,6 +67,15 @@ from application.use_cases.upkeep.repair import Repair
 from application.use_cases.upkeep.show_indexes import ShowIndexes
 from application.use_cases.upkeep.verify_index import VerifyIndex
 from application.use_cases.upkeep.write_index import WriteIndex
+from application.use_cases.workspaces.add_member import AddMember
+from application.use_cases.workspaces.change_member import ChangeMember
+from application.use_cases.workspaces.create_workspace import CreateWorkspace
+from application.use_cases.workspaces.get_workspace import GetWorkspace
+from application.use_cases.workspaces.list_members import ListMembers
+from application.use_cases.workspaces.list_workspaces import ListWorkspaces
+from application.use_cases.workspaces.new_workspace import NewWorkspace
+from application.use_cases.workspaces.remove_member import RemoveMember
+from application.use_cases.workspaces.update_workspace import UpdateWorkspace
 from domain.job import Job, JobWork
 
 log = structlog.get_logger("facepass.jobs")
@@ -70,6 +86,7 @@ class UseCaseProvider(Provider):
 
     reading = provide_all(
         Authenticate,
+        AuthenticateUser,
         CompareFaces,
         DetectFaces,
         EmbedFaces,
@@ -88,6 +105,21 @@ class UseCaseProvider(Provider):
         RememberedAnswers,
         Reconcile,
         Bootstrap,
+        IssueKey,
+        CreateApiKey,
+        ListApiKeys,
+        GetApiKey,
+        RotateApiKey,
+        RevokeApiKey,
+        NewWorkspace,
+        CreateWorkspace,
+        ListWorkspaces,
+        GetWorkspace,
+        UpdateWorkspace,
+        ListMembers,
+        AddMember,
+        ChangeMember,
+        RemoveMember,
         CreateGallery,
         ListGalleries,
         UpdateGallery,

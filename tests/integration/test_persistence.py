@@ -814,7 +814,9 @@ class TestApiKeys:
         await unit.keys.add(younger, b"2")
         await unit.keys.add(key, b"1")
         await unit.keys.add(replace(key, id=ApiKeyId(IDS.new()), workspace=stranger), b"3")
-        assert await unit.keys.of_workspace(key.workspace) == [key, younger]
+        page = await unit.keys.page(key.workspace, limit=1, after=None)
+        assert page.items == (key,)
+        assert (await unit.keys.page(key.workspace, limit=1, after=page.next_after)).items == (younger,)
 
 
 class TestAnswers:

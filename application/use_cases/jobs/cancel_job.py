@@ -6,7 +6,8 @@ from application.ports.clock import Clock
 from application.ports.repositories import JobRepository
 from application.ports.transaction import Transaction
 from domain.audit import AuditAction, AuditEvent
-from domain.job import Job, JobId
+from domain.gallery import GalleryId
+from domain.job import Job, JobId, require_among
 from domain.workspace import WorkspaceId
 
 
@@ -23,8 +24,10 @@ class CancelJob:
     transaction: Transaction
     clock: Clock
 
-    async def __call__(self, *, workspace: WorkspaceId, job: JobId) -> Job:
-        found = await self.jobs.get(workspace, job, lock=True)
+    async def __call__(
+        self, *, workspace: WorkspaceId, job: JobId, galleries: frozenset[GalleryId] | None = None
+    ) -> Job:
+        found = require_among(await self.jobs.get(workspace, job, lock=True), galleries)
         cancelled = found.cancelled(self.clock.now())
         await self.jobs.save(cancelled)
         if not found.cancel_requested:

@@ -2,7 +2,8 @@ from dataclasses import dataclass
 from typing import final
 
 from application.ports.repositories import JobRepository
-from domain.job import Job, JobId
+from domain.gallery import GalleryId
+from domain.job import Job, JobId, require_among
 from domain.workspace import WorkspaceId
 
 
@@ -13,5 +14,7 @@ class GetJob:
 
     jobs: JobRepository
 
-    async def __call__(self, *, workspace: WorkspaceId, job: JobId) -> Job:
-        return await self.jobs.get(workspace, job)
+    async def __call__(
+        self, *, workspace: WorkspaceId, job: JobId, galleries: frozenset[GalleryId] | None = None
+    ) -> Job:
+        return require_among(await self.jobs.get(workspace, job), galleries)

@@ -3,6 +3,7 @@ from typing import final
 from uuid import UUID
 
 from application.ports.repositories import JobRepository, Page
+from domain.gallery import GalleryId
 from domain.job import Job, JobStatus, JobWork
 from domain.workspace import WorkspaceId
 
@@ -25,5 +26,6 @@ class ListJobs:
         after: UUID | None,
         status: JobStatus | None = None,
         kind: JobWork | None = None,
+        galleries: frozenset[GalleryId] | None = None,
     ) -> Page[Job]:
-        return await self.jobs.page(workspace, limit=limit, after=after, status=status, kind=kind)
+        return await self.jobs.page(workspace, limit=limit, after=after, status=status, kind=kind, galleries=galleries)

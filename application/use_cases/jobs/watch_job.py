@@ -6,7 +6,8 @@ from typing import final
 
 from application.ports.errors import PortBusy, PortUnavailable
 from application.use_cases.jobs.get_job import GetJob
-from domain.job import Job, JobId
+from domain.gallery import GalleryId
+from domain.job import Job, JobId, require_among
 from domain.workspace import WorkspaceId
 
 LOOK_EVERY = 1.0
@@ -31,14 +32,16 @@ class WatchJob:
     silent_for: float = SILENT_FOR
     watched_for: float = WATCHED_FOR
 
-    async def __call__(self, *, workspace: WorkspaceId, job: JobId) -> AsyncIterator[Job | None]:
+    async def __call__(
+        self, *, workspace: WorkspaceId, job: JobId, galleries: frozenset[GalleryId] | None = None
+    ) -> AsyncIterator[Job | None]:
         """Yield the job, or None where there was no news for a while.
 
         The first one comes at once, or raises `JobNotFound`. A database that is gone later is no news.
         """
         time = asyncio.get_running_loop().time
         ends = time() + self.watched_for
-        shown = await self._look(workspace, job)
+        shown = require_among(await self._look(workspace, job), galleries)
         yield shown
         told = time()
         while not shown.ended and time() < ends:

@@ -3,10 +3,11 @@ from typing import final
 
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
+from application.ports.key_uses import KeyUses
 from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Listener
 from application.use_cases.keys.remembered import Remembered
-from domain.credential import ApiKey, Principal
+from domain.credential import ApiKey, Principal, looks_like_key
 from domain.errors import CredentialInvalid
 from domain.permission import permissions_of
 
@@ -26,6 +27,7 @@ class Authenticate:
     keyed_hash: KeyedHash
     clock: Clock
     listener: Listener
+    uses: KeyUses
     _known: Remembered[bytes, ApiKey] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -34,6 +36,8 @@ class Authenticate:
 
     async def __call__(self, secret: str) -> Principal:
         """Return the principal of a key. Raises `CredentialInvalid`."""
+        if not looks_like_key(secret):
+            raise CredentialInvalid("this is no API key: one begins with fp_, and is copied as a whole")
         digest = self.keyed_hash.digest(API_KEY_PURPOSE, secret.encode())
         key = self._known.get(digest)
         if key is None:
@@ -41,12 +45,14 @@ class Authenticate:
             key = await self.credentials.api_key(digest)
             if key is not None:
                 self._known.keep(digest, key, since=since)
+                self.uses.note(key, self.clock.now())
         if key is None or not key.usable(self.clock.now()):
             raise CredentialInvalid("this API key is not known, or no longer good")
         return Principal(
             workspace=key.workspace,
-            permissions=permissions_of(key.scopes),
+            permissions=permissions_of(key.scopes, limited=key.galleries is not None),
             key=key.id,
             scopes=key.scopes,
             galleries=key.galleries,
+            ends_at=key.expires_at,
         )

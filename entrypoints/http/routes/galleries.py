@@ -19,7 +19,7 @@ from application.use_cases.galleries.migrate_gallery import MigrateGallery
 from application.use_cases.galleries.update_gallery import UpdateGallery
 from domain.gallery import Gallery, Policy
 from domain.permission import Permission
-from entrypoints.http.access import gallery_of, workspace_of
+from entrypoints.http.access import gallery_of, principal_of, require_all_galleries, workspace_of
 from entrypoints.http.bodies import GalleryBody, GalleryChangeBody, MigrationBody, once, read_body
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
@@ -52,6 +52,7 @@ async def create_gallery(
     request: Request[Any, Any, Any], create: FromDishka[CreateGallery], keyed_hash: FromDishka[KeyedHash]
 ) -> Response[GalleryShape]:
     """Create a gallery."""
+    require_all_galleries(request)
     body = (await read_body(request, GalleryBody)).fields
     gallery = await create(
         workspace=workspace_of(request),
@@ -73,7 +74,12 @@ async def list_galleries(
 ) -> GalleryListShape:
     """List galleries."""
     workspace = workspace_of(request)
-    page = await listed(workspace=workspace, limit=page_size(limit), after=cursors.read(cursor, "galleries", workspace))
+    page = await listed(
+        workspace=workspace,
+        limit=page_size(limit),
+        after=cursors.read(cursor, "galleries", workspace),
+        among=principal_of(request).galleries,
+    )
     return GalleryListShape(
         items=[to_gallery(gallery) for gallery in page.items],
         next_cursor=cursors.written(page.next_after, "galleries", workspace),

@@ -19,7 +19,7 @@ from application.use_cases.jobs.watch_job import WatchJob
 from domain.errors import InvalidValue
 from domain.job import Job, JobId, JobStatus, JobWork
 from domain.permission import Permission
-from entrypoints.http.access import workspace_of
+from entrypoints.http.access import principal_of, workspace_of
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.job_shapes import JobListShape, JobShape, to_job
 from entrypoints.http.names import page_size
@@ -42,6 +42,7 @@ async def list_jobs(
 ) -> JobListShape:
     """List jobs."""
     workspace = workspace_of(request)
+    galleries = principal_of(request).galleries
     filters = ("jobs", workspace, status, kind)
     page = await listed(
         workspace=workspace,
@@ -49,6 +50,7 @@ async def list_jobs(
         after=cursors.read(cursor, *filters),
         status=None if status is None else _one_of(JobStatus, status, field="status"),
         kind=None if kind is None else _one_of(JobWork, kind, field="kind"),
+        galleries=galleries,
     )
     return JobListShape(
         items=[to_job(job) for job in page.items], next_cursor=cursors.written(page.next_after, *filters)
@@ -59,14 +61,18 @@ async def list_jobs(
 @inject
 async def get_job(request: Request[Any, Any, Any], job: FromPath[UUID], show: FromDishka[GetJob]) -> JobShape:
     """Show a job."""
-    return to_job(await show(workspace=workspace_of(request), job=JobId(job)))
+    return to_job(
+        await show(workspace=workspace_of(request), job=JobId(job), galleries=principal_of(request).galleries)
+    )
 
 
 @post(JOB + "/cancel", needs=Permission.MANAGE, status_code=200, description=getdoc(CancelJob), summary="Cancel a job")
 @inject
 async def cancel_job(request: Request[Any, Any, Any], job: FromPath[UUID], cancel: FromDishka[CancelJob]) -> JobShape:
     """Cancel a job."""
-    return to_job(await cancel(workspace=workspace_of(request), job=JobId(job)))
+    return to_job(
+        await cancel(workspace=workspace_of(request), job=JobId(job), galleries=principal_of(request).galleries)
+    )
 
 
 @get(
@@ -79,7 +85,7 @@ async def cancel_job(request: Request[Any, Any, Any], job: FromPath[UUID], cance
 @inject
 async def watch_job(request: Request[Any, Any, Any], job: FromPath[UUID], watch: FromDishka[WatchJob]) -> Stream:
     """Watch a job."""
-    states = watch(workspace=workspace_of(request), job=JobId(job))
+    states = watch(workspace=workspace_of(request), job=JobId(job), galleries=principal_of(request).galleries)
     first = await anext(states)  # before the answer begins: an id that nobody has is a 404
     return Stream(
         _events(first, states),
