@@ -3,6 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import NewType
 from uuid import UUID
 
@@ -24,6 +25,16 @@ FREE_FAILURES = 5
 FIRST_LOCK = timedelta(seconds=2)
 LONGEST_LOCK = timedelta(minutes=15)
 """Failed logins that cost nothing, then a lock that doubles with each further one: 100 guesses take a day."""
+
+
+class Registration(StrEnum):
+    """Who may make an account of their own."""
+
+    OPEN = "open"
+    INVITATION = "invitation"
+    """Whoever has a one-time link."""
+    CLOSED = "closed"
+    """Nobody: administrators make accounts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ import platformdirs
 from dotenv import dotenv_values
 
 from application.ports.rate_limiter import Rate
+from domain.user import Registration
 
 PREFIX = "FACEPASS_"
 
@@ -68,6 +69,7 @@ SCHEMES: Mapping[str, frozenset[str]] = {
     "qdrant": frozenset({"http", "https"}),
     "redis": frozenset({"redis", "rediss", "unix"}),
     "s3": frozenset({"http", "https"}),
+    "web": frozenset({"http", "https"}),
 }
 """What an address begins with, by what it leads to."""
 
@@ -248,6 +250,8 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Origins of pages that may call from a browser, or `*`; empty: none but the service's own."""
     hsts: bool = False
     """Tell browsers to come by https alone, also where no trusted proxy said that this call did."""
+    public_url: str | None = None
+    """Where people reach the service, as one-time links begin; empty: as the server listens."""
 
 
 class RateLimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -266,6 +270,13 @@ class RateLimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     auth: RateText = "120/60"
     """Calls that need no credential, from one address: each login costs 64 MiB and some 30 ms of a processor. An office
     behind one router logs in at that rate, and accounts have a lock of their own."""
+
+
+class AccountsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Users."""
+
+    registration: Literal["", "open", "invitation", "closed"] = ""
+    """Who may register; empty: everybody in development, nobody in production."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -294,11 +305,27 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     image: ImageSettings = ImageSettings()
     http: HttpSettings = HttpSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
+    accounts: AccountsSettings = AccountsSettings()
 
     @property
     def serves_docs(self) -> bool:
         """Whether the API pages are served: as set, else in development alone."""
         return self.environment == "development" if self.http.docs is None else self.http.docs
+
+    @property
+    def registration(self) -> Registration:
+        """Who may register."""
+        if self.accounts.registration:
+            return Registration(self.accounts.registration)
+        return Registration.CLOSED if self.environment == "production" else Registration.OPEN
+
+    @property
+    def public_url(self) -> str:
+        """Where people reach the service, without a slash at its end."""
+        if self.http.public_url is not None:
+            return self.http.public_url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http.host, self.http.host)  # noqa: S104 - not listened on
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.http.port}"
 
     @property
     def data_path(self) -> Path:
@@ -564,6 +591,7 @@ def _check_addresses(settings: Settings) -> None:
         "BLOB_STORE__ENDPOINT": (settings.blob_store.endpoint, "s3"),
         "JOB_QUEUE__URL": (settings.job_queue.url, "redis"),
         "CACHE__URL": (settings.cache.url, "redis"),
+        "HTTP__PUBLIC_URL": (settings.http.public_url, "web"),
     }
     for place, index in _indexes(settings):
         addresses[f"{place}__URL"] = (index.url, "qdrant" if index.backend == "qdrant" else "postgresql")

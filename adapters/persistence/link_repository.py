@@ -1,7 +1,7 @@
 from datetime import datetime
-from typing import final
+from typing import Any, final
 
-from sqlalchemy import delete, insert, or_, update
+from sqlalchemy import Row, delete, insert, or_, select, update
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import ONE_TIME_LINKS
@@ -41,6 +41,13 @@ class SqlLinkRepository(LinkRepository):
             )
         )
 
+    async def find(self, digest: bytes, *, now: datetime) -> Link:
+        columns = ONE_TIME_LINKS.c
+        found = await self._connection.execute(
+            select(ONE_TIME_LINKS).where(columns.digest == digest, columns.used_at.is_(None), columns.expires_at > now)
+        )
+        return _to_link(found.one_or_none())
+
     async def take(self, digest: bytes, *, purpose: LinkPurpose, now: datetime, email: str | None = None) -> Link:
         columns = ONE_TIME_LINKS.c
         taken = await self._connection.execute(
@@ -55,17 +62,20 @@ class SqlLinkRepository(LinkRepository):
             .values(used_at=now)
             .returning(ONE_TIME_LINKS)
         )
-        row = taken.one_or_none()
-        if row is None:
-            raise LinkInvalid("this link was used, has expired, or is for somebody else: ask for another")
-        return Link(
-            purpose=LinkPurpose(row.purpose),
-            user=None if row.user_id is None else UserId(row.user_id),
-            workspace=None if row.workspace_id is None else WorkspaceId(row.workspace_id),
-            role=None if row.role is None else Role(row.role),
-            created_at=row.created_at,
-            expires_at=row.expires_at,
-        )
+        return _to_link(taken.one_or_none())
 
     def _digest(self, email: str | None) -> bytes | None:
         return None if email is None else email_digest(self._keyed_hash, email)
+
+
+def _to_link(row: Row[Any] | None) -> Link:
+    if row is None:
+        raise LinkInvalid("this link was used, has expired, or is for somebody else: ask for another")
+    return Link(
+        purpose=LinkPurpose(row.purpose),
+        user=None if row.user_id is None else UserId(row.user_id),
+        workspace=None if row.workspace_id is None else WorkspaceId(row.workspace_id),
+        role=None if row.role is None else Role(row.role),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )

@@ -117,6 +117,10 @@ class LinkRepository(Protocol):
         """Keep a new one; a user's earlier links for a password are good no longer."""
 
     @abstractmethod
+    async def find(self, digest: bytes, *, now: datetime) -> Link:
+        """Return one that can still be used; `LinkInvalid` where there is none. The address it is for is not told."""
+
+    @abstractmethod
     async def take(self, digest: bytes, *, purpose: LinkPurpose, now: datetime, email: str | None = None) -> Link:
         """Use one up in the running transaction.
 

@@ -26,6 +26,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Operation": {
         "adapters": ("entrypoints.cli.adapters", "See which adapters are there, and prove them."),
+        "users": ("entrypoints.cli.users", "Look after the accounts that sign in."),
+        "keys": ("entrypoints.cli.keys", "Change the secrets that everything stands under."),
         "gallery": ("entrypoints.cli.galleries", "Move a gallery to another model."),
         "index": ("entrypoints.cli.index", "Check the vector index or make it anew."),
         "erase": ("entrypoints.cli.erase", "Erase people for good, and prove it."),

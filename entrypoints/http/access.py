@@ -37,7 +37,7 @@ from domain.errors import (
 )
 from domain.gallery import GalleryId
 from domain.permission import Permission
-from domain.user import UserId
+from domain.user import SessionId, UserId
 from domain.workspace import WorkspaceId
 from entrypoints.http.names import gallery_named
 from entrypoints.http.rate_limits import RateLimits
@@ -123,6 +123,14 @@ def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     if not isinstance(principal, Principal):
         raise CredentialMissing("no credential came with the call")
     return principal
+
+
+def signed_in(connection: ASGIConnection[Any, Any, Any, Any]) -> tuple[UserId, SessionId]:
+    """Return which user's call this is, and from which of their sessions. Raises `CredentialMissing` for a key's."""
+    user, session = user_of(connection), principal_of(connection).session
+    if session is None:
+        raise CredentialMissing("this is for users who are signed in, with an access token")
+    return user, session
 
 
 def workspace_of(connection: ASGIConnection[Any, Any, Any, Any]) -> WorkspaceId:

@@ -21,7 +21,19 @@ from entrypoints.http.docs import PROBLEMS, assets_router, openapi_config, opena
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
 from entrypoints.http.rate_limits import RateLimits, rate_limit_headers
 from entrypoints.http.request_context import request_context
-from entrypoints.http.routes import api_keys, galleries, health, jobs, matching, people, references, workspaces
+from entrypoints.http.routes import (
+    account_page,
+    api_keys,
+    auth,
+    galleries,
+    health,
+    jobs,
+    matching,
+    people,
+    references,
+    users,
+    workspaces,
+)
 from entrypoints.http.security_headers import security_headers
 from entrypoints.settings import Settings
 
@@ -82,6 +94,29 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         workspaces.remove_member,
         workspaces.leave_workspace,
     ),
+    "Account": (
+        auth.register,
+        auth.log_in,
+        auth.refresh_tokens,
+        auth.log_out,
+        auth.change_password,
+        auth.reset_password,
+        auth.show_link,
+        auth.accept_invitation,
+        auth.show_account,
+        auth.list_sessions,
+        auth.end_session,
+    ),
+    "Users": (
+        users.create_user,
+        users.create_users,
+        users.list_users,
+        users.get_user,
+        users.update_user,
+        users.delete_user,
+        users.restore_user,
+        users.make_password_link,
+    ),
     "Jobs": (
         jobs.list_jobs,
         jobs.get_job,
@@ -107,6 +142,9 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
         health.live,
         health.ready,
         people.receipts_key,
+        account_page.account_page,
+        account_page.account_style,
+        account_page.account_script,
     ]
     if settings.serves_docs:
         handlers.extend((assets_router(), openapi_document))

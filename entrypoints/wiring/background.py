@@ -9,6 +9,7 @@ from dishka import AsyncContainer, Scope
 
 from application.ports.job_queue import JobKind, JobQueue, QueuedJob, Regular
 from application.ports.upkeep import Upkeep
+from application.use_cases.accounts.purge_accounts import PurgeAccounts
 from application.use_cases.audit.origin import SYSTEM, set_origin
 from application.use_cases.erasure.erase_due import EraseDue
 from application.use_cases.erasure.file_erasures import FileErasures
@@ -33,6 +34,9 @@ FILE_EVERY = 5.0
 
 BEGIN_AGAIN = 2.0
 """Seconds before background work that ended begins again."""
+
+SELDOM = 600.0
+"""Seconds between two looks for what nobody can use any more: nothing waits for it."""
 
 LONGEST_RECONCILIATION = 300.0
 """Seconds for one reference: every backend that it waits for has given up long before."""
@@ -121,9 +125,15 @@ async def regular(container: AsyncContainer) -> Sequence[Regular]:
         if erased:
             log.info("due_erased", people=erased)
 
+    async def accounts() -> None:
+        with behind():
+            async with container(scope=Scope.REQUEST) as unit:
+                await (await unit.get(PurgeAccounts))()
+
     return [
         Regular(name="erase_due", every=ERASE_EVERY, work=erase_due),
         Regular(name="file_erasures", every=max(every, FILE_EVERY), work=file_erasures),
         Regular(name="repair", every=every, work=repair),
+        Regular(name="accounts", every=SELDOM, work=accounts),
         *(Regular(name=one.name, every=every, work=one.tidy) for one in await container.get(list[Upkeep])),
     ]

@@ -1,0 +1,38 @@
+from dataclasses import dataclass, replace
+from typing import final
+
+from application.ports.accounts import SessionRepository, UserRepository
+from application.ports.audit import AuditTrail
+from application.ports.clock import Clock
+from application.ports.notices import Notices, Topic
+from application.ports.transaction import Transaction
+from domain.audit import INSTANCE, AuditAction, AuditEvent
+from domain.errors import UserNotFound
+from domain.user import UserId
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteUser:
+    """Delete an account: it cannot sign in, and its sessions end at once, on every node.
+
+    It is kept and can be restored, and its address stays taken. The last administrator cannot be deleted.
+    """
+
+    users: UserRepository
+    sessions: SessionRepository
+    notices: Notices
+    audit: AuditTrail
+    transaction: Transaction
+    clock: Clock
+
+    async def __call__(self, *, user: UserId) -> None:
+        found = await self.users.get(user)
+        if found.deleted_at is not None:
+            raise UserNotFound("no such user, or deleted already")
+        now = self.clock.now()
+        await self.users.save(replace(found, deleted_at=now, updated_at=now, version=found.version + 1))
+        await self.sessions.end(user, now=now)
+        await self.notices.tell(Topic.CREDENTIALS)
+        self.audit.note(AuditEvent(workspace=INSTANCE, action=AuditAction.USER_DELETED, subject=user))
+        await self.transaction.commit()

@@ -1,0 +1,308 @@
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Text, cast, func, select
+
+from adapters.persistence.database import Database
+from adapters.persistence.tables import AUDIT_ENTRIES, LOGIN_FAILURES, METADATA, SESSIONS
+from domain.user import FREE_FAILURES
+from tests.e2e.wire import is_problem
+from tests.security.accounts import OTHER_PASSWORD, PASSWORD, Accounts, accounts_of
+
+
+@pytest.fixture
+async def accounts(database_url: str, tmp_path: Path) -> AsyncIterator[Accounts]:
+    async with accounts_of(database_url, tmp_path) as opened:
+        yield opened
+
+
+async def actions(database: Database) -> list[str]:
+    async with database.reads.connect() as connection:
+        found = await connection.execute(select(AUDIT_ENTRIES.c.action).order_by(AUDIT_ENTRIES.c.number))
+        return list(found.scalars())
+
+
+async def test_a_login_gives_tokens_that_nothing_may_keep(accounts: Accounts) -> None:
+    await accounts.register("ada@example.org", name="Ada")
+    answer = await accounts.log_in("Ada@Example.ORG")
+    assert answer.headers["Cache-Control"] == "no-store"
+    tokens = answer.json()
+    assert set(tokens) == {"access_token", "token_type", "expires_in", "refresh_token", "refresh_expires_at"}
+    assert (tokens["token_type"], tokens["expires_in"]) == ("Bearer", 900)
+    assert tokens["refresh_token"].startswith("fr_")
+    me = (await accounts.call("GET", "/auth/me", tokens)).json()
+    assert (me["user"]["email"], me["user"]["name"], me["user"]["administrator"]) == ("ada@example.org", "Ada", False)
+    assert [one["role"] for one in me["memberships"]] == ["owner"]
+
+
+async def test_whoever_registers_has_a_workspace_with_a_gallery(accounts: Accounts) -> None:
+    tokens = await accounts.member()
+    galleries = (await accounts.call("GET", "/galleries", tokens)).json()["items"]
+    assert [gallery["name"] for gallery in galleries] == ["default"]
+
+
+async def test_every_failed_login_is_answered_alike(accounts: Accounts) -> None:
+    root = await accounts.administrator()
+    await accounts.member()
+    for email in ("gone@example.org", "none@example.org"):
+        made = await accounts.call("POST", "/users", root, json={"email": email})
+        assert made.status_code == 201, made.text
+    user = made.json()["user"]["id"]
+    assert (await accounts.call("DELETE", f"/users/{user}", root)).status_code == 204
+    answers = [
+        await accounts.log_in("ada@example.org", OTHER_PASSWORD),
+        await accounts.log_in("nobody@example.org"),
+        await accounts.log_in("gone@example.org"),
+        await accounts.log_in("none@example.org"),
+        await accounts.log_in("ada@example.org", "x" * 2000),
+        await accounts.log_in("ada@example.org", ""),
+    ]
+    for answer in answers:
+        is_problem(answer, 401, "login_failed")
+    told = [{name: value for name, value in one.json().items() if name != "request_id"} for one in answers]
+    assert all(one == told[0] for one in told)
+    varying = {"x-request-id", "date", "content-length"}  # and how many calls are left to whoever calls
+    heads = [
+        {name: value for name, value in one.headers.items() if name not in varying and "ratelimit" not in name}
+        for one in answers
+    ]
+    assert all(one == heads[0] for one in heads)
+
+
+async def test_a_failed_login_takes_as_long_with_an_account_as_without(accounts: Accounts) -> None:
+    await accounts.member()
+    await accounts.log_in("warm@example.org")
+    took: dict[str, list[float]] = {"there": [], "nobody": []}
+    for n in range(9):
+        for kind, email in (("there", "ada@example.org"), ("nobody", f"nobody{n}@example.org")):
+            await _forget_failures(accounts)
+            begun = time.perf_counter()
+            is_problem(await accounts.log_in(email, OTHER_PASSWORD), 401, "login_failed")
+            took[kind].append(time.perf_counter() - begun)
+    there, nobody = statistics.median(took["there"]), statistics.median(took["nobody"])
+    assert max(there, nobody) / min(there, nobody) < 1.6, took
+    assert min(there, nobody) > 0.03  # a hash was made, in both
+
+
+@pytest.mark.parametrize("email", ["ada@example.org", "nobody@example.org"])
+async def test_an_address_is_locked_for_longer_and_longer_whoever_has_it(accounts: Accounts, email: str) -> None:
+    await accounts.member("ada@example.org")
+    for _ in range(FREE_FAILURES + 1):
+        is_problem(await accounts.log_in(email, OTHER_PASSWORD), 401, "login_failed")
+    locked = await accounts.log_in(email.upper())
+    is_problem(locked, 429, "too_many_attempts")
+    assert 1 <= int(locked.headers["Retry-After"]) <= 2
+    is_problem(await accounts.log_in(email, PASSWORD), 429, "too_many_attempts")
+    await asyncio.sleep(2.1)
+    is_problem(await accounts.log_in(email, OTHER_PASSWORD), 401, "login_failed")
+    again = await accounts.log_in(email)
+    is_problem(again, 429, "too_many_attempts")
+    assert 3 <= int(again.headers["Retry-After"]) <= 4
+
+
+async def test_a_lock_is_one_accounts_alone_and_a_success_forgets_its_failures(
+    accounts: Accounts, database: Database
+) -> None:
+    await accounts.member("ada@example.org")
+    await accounts.member("bea@example.org")
+    for _ in range(FREE_FAILURES + 1):
+        await accounts.log_in("ada@example.org", OTHER_PASSWORD)
+    for _ in range(FREE_FAILURES - 1):
+        await accounts.log_in("bea@example.org", OTHER_PASSWORD)
+    await accounts.signed_in("bea@example.org")
+    async with database.reads.connect() as connection:
+        failures = list((await connection.execute(select(LOGIN_FAILURES.c.failures))).scalars())
+    assert failures == [FREE_FAILURES + 1]
+
+
+async def test_many_guesses_at_one_moment_are_no_more_than_one_after_another(accounts: Accounts) -> None:
+    await accounts.member()
+    answers = await asyncio.gather(*(accounts.log_in("ada@example.org", OTHER_PASSWORD) for _ in range(16)))
+    tried = [answer.status_code for answer in answers].count(401)
+    assert tried <= FREE_FAILURES + 1
+    assert {answer.status_code for answer in answers} <= {401, 429, 503}
+
+
+async def test_a_refresh_token_is_good_once_and_each_gives_the_next(accounts: Accounts) -> None:
+    tokens = await accounts.member()
+    for _ in range(3):
+        answer = await accounts.refresh(tokens["refresh_token"])
+        assert answer.headers["Cache-Control"] == "no-store"
+        newer = answer.json()
+        assert newer["refresh_token"] != tokens["refresh_token"]
+        assert newer["access_token"] != tokens["access_token"]
+        tokens = newer
+    assert (await accounts.call("GET", "/auth/me", tokens)).status_code == 200
+
+
+async def test_a_replayed_refresh_token_ends_its_whole_family_at_once(accounts: Accounts, database: Database) -> None:
+    stolen = await accounts.member()
+    other = await accounts.signed_in("ada@example.org")
+    newer = (await accounts.refresh(stolen["refresh_token"])).json()
+    assert (await accounts.call("GET", "/auth/me", newer)).status_code == 200
+    is_problem(await accounts.refresh(stolen["refresh_token"]), 401, "credential_invalid")
+    is_problem(await accounts.refresh(newer["refresh_token"]), 401, "credential_invalid")
+    for tokens in (stolen, newer):
+        is_problem(await accounts.call("GET", "/auth/me", tokens), 401, "credential_invalid")
+    assert (await accounts.call("GET", "/auth/me", other)).status_code == 200
+    assert "session.token_reused" in await actions(database)
+
+
+async def test_a_refresh_token_that_is_used_twice_at_one_moment_ends_its_family(accounts: Accounts) -> None:
+    tokens = await accounts.member()
+    answers = await asyncio.gather(*(accounts.refresh(tokens["refresh_token"]) for _ in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200, 401, 401, 401, 401, 401]
+    (won,) = [answer.json() for answer in answers if answer.status_code == 200]
+    is_problem(await accounts.refresh(won["refresh_token"]), 401, "credential_invalid")
+    is_problem(await accounts.call("GET", "/auth/me", won), 401, "credential_invalid")
+
+
+@pytest.mark.parametrize("token", ["", "fr_", "fr_" + "A" * 43, "' OR 1=1 --", "\x00", "é"])
+async def test_what_is_no_refresh_token_is_refused(accounts: Accounts, token: str) -> None:
+    is_problem(await accounts.refresh(token), 401, "credential_invalid")
+
+
+async def test_an_access_token_is_no_refresh_token_and_the_other_way_round(accounts: Accounts) -> None:
+    tokens = await accounts.member()
+    is_problem(await accounts.refresh(tokens["access_token"]), 401, "credential_invalid")
+    swapped = {"access_token": tokens["refresh_token"]}
+    is_problem(await accounts.call("GET", "/auth/me", swapped), 401, "credential_invalid")
+
+
+async def test_logging_out_ends_this_session_at_once_and_no_other(accounts: Accounts) -> None:
+    here, there = await accounts.member(), await accounts.signed_in("ada@example.org")
+    assert (await accounts.call("POST", "/auth/logout", here)).status_code == 204
+    is_problem(await accounts.call("GET", "/auth/me", here), 401, "credential_invalid")
+    is_problem(await accounts.refresh(here["refresh_token"]), 401, "credential_invalid")
+    assert (await accounts.call("GET", "/auth/me", there)).status_code == 200
+
+
+async def test_a_user_sees_and_ends_own_sessions(accounts: Accounts) -> None:
+    here = await accounts.member()
+    there = (await accounts.log_in("ada@example.org", agent="Firefox\x7f on Linux")).json()
+    stranger = await accounts.member("bea@example.org")
+    listed = (await accounts.call("GET", "/auth/sessions", here)).json()["items"]
+    assert [(one["agent"], one["current"]) for one in listed] == [("Firefox on Linux", False), ("a test", True)]
+    path = f"/auth/sessions/{listed[0]['id']}"
+    is_problem(await accounts.call("DELETE", path, stranger), 404, "session_not_found")
+    assert (await accounts.call("DELETE", path, here)).status_code == 204
+    is_problem(await accounts.call("DELETE", path, here), 404, "session_not_found")
+    is_problem(await accounts.call("GET", "/auth/me", there), 401, "credential_invalid")
+    assert len((await accounts.call("GET", "/auth/sessions", here)).json()["items"]) == 1
+
+
+async def test_a_changed_password_ends_all_other_sessions_and_keeps_this_one(accounts: Accounts) -> None:
+    here, there = await accounts.member(), await accounts.signed_in("ada@example.org")
+    body = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    assert (await accounts.call("POST", "/auth/password", here, json=body)).status_code == 204
+    is_problem(await accounts.call("GET", "/auth/me", there), 401, "credential_invalid")
+    is_problem(await accounts.refresh(there["refresh_token"]), 401, "credential_invalid")
+    assert (await accounts.call("GET", "/auth/me", here)).status_code == 200
+    assert (await accounts.refresh(here["refresh_token"])).status_code == 200
+    is_problem(await accounts.log_in("ada@example.org", PASSWORD), 401, "login_failed")
+    await accounts.signed_in("ada@example.org", OTHER_PASSWORD)
+
+
+async def test_a_wrong_current_password_changes_nothing_and_counts_as_a_failed_login(accounts: Accounts) -> None:
+    here = await accounts.member()
+    body = {"current_password": "not the one it is", "new_password": OTHER_PASSWORD}
+    for _ in range(FREE_FAILURES + 1):
+        is_problem(await accounts.call("POST", "/auth/password", here, json=body), 401, "login_failed")
+    is_problem(await accounts.call("POST", "/auth/password", here, json=body), 429, "too_many_attempts")
+    is_problem(await accounts.log_in("ada@example.org"), 429, "too_many_attempts")
+
+
+@pytest.mark.parametrize(
+    "password", ["", "short", "password1234", "qwerty123456", "aaaaaaaaaaaaaa", "ADA@example.org", "x" * 1025]
+)
+async def test_bad_passwords_are_refused_with_what_to_do(accounts: Accounts, password: str) -> None:
+    problem = is_problem(
+        await accounts.register("ada@example.org", password), 422, "password_refused", field="password"
+    )
+    if password:
+        assert password not in str(problem)
+
+
+async def test_an_address_is_taken_in_any_case(accounts: Accounts) -> None:
+    await accounts.member("ada@example.org")
+    is_problem(await accounts.register("ADA@EXAMPLE.org"), 409, "email_taken")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"administrator": True},
+        {"id": "00000000-0000-0000-0000-000000000001"},
+        {"role": "owner"},
+        {"workspace_id": "00000000-0000-0000-0000-000000000001"},
+        {"version": 9},
+        {"deleted_at": None},
+    ],
+)
+async def test_nobody_registers_as_more_than_they_are(accounts: Accounts, more: dict[str, Any]) -> None:
+    is_problem(await accounts.register("ada@example.org", **more), 422, "invalid_value", field=next(iter(more)))
+
+
+async def test_users_are_for_administrators_alone(accounts: Accounts) -> None:
+    tokens = await accounts.member()
+    me = (await accounts.call("GET", "/auth/me", tokens)).json()["user"]["id"]
+    for method, path, body in (
+        ("GET", "/users", None),
+        ("POST", "/users", {"email": "eve@example.org"}),
+        ("POST", "/users/bulk", {"items": []}),
+        ("GET", f"/users/{me}", None),
+        ("PATCH", f"/users/{me}", {"administrator": True}),
+        ("DELETE", f"/users/{me}", None),
+        ("POST", f"/users/{me}/restore", None),
+        ("POST", f"/users/{me}/password-link", None),
+    ):
+        is_problem(await accounts.call(method, path, tokens, json=body), 403, "administrator_only")
+        is_problem(await accounts.call(method, path, json=body), 401, "credential_missing")
+
+
+async def test_nothing_that_is_secret_stands_in_the_database(accounts: Accounts, database: Database) -> None:
+    tokens = await accounts.member()
+    root = await accounts.administrator()
+    made = await accounts.call("POST", "/users", root, json={"email": "bea@example.org", "password_link": True})
+    secrets = [
+        PASSWORD,
+        tokens["access_token"],
+        tokens["refresh_token"],
+        made.json()["link"]["token"],
+        "ada@example",
+        "bea@example",
+    ]
+    rows: list[str] = []
+    async with database.reads.connect() as connection:
+        for table in METADATA.sorted_tables:
+            rows.extend((await connection.execute(select(cast(table.table_valued(), Text)))).scalars())
+    assert any(made.json()["user"]["id"] in row for row in rows)
+    for secret in secrets:
+        assert not any(secret in row or secret.encode().hex() in row for row in rows)
+
+
+async def test_what_is_done_to_accounts_stands_in_the_audit_log(accounts: Accounts, database: Database) -> None:
+    tokens = await accounts.member()
+    await accounts.log_in("ada@example.org", OTHER_PASSWORD)
+    await accounts.call("POST", "/auth/logout", tokens)
+    found = await actions(database)
+    for action in ("user.registered", "user.logged_in", "user.login_failed", "user.logged_out"):
+        assert action in found
+
+
+async def test_a_session_that_has_run_out_is_refreshed_no_more(accounts: Accounts, database: Database) -> None:
+    tokens = await accounts.member()
+    async with database.transactions.begin() as connection:
+        await connection.execute(SESSIONS.update().values(expires_at=func.now()))
+    is_problem(await accounts.refresh(tokens["refresh_token"]), 401, "credential_invalid")
+
+
+async def _forget_failures(accounts: Accounts) -> None:
+    database = await accounts.service.container.get(Database)
+    async with database.transactions.begin() as connection:
+        await connection.execute(LOGIN_FAILURES.delete())
