@@ -161,6 +161,18 @@ class AuditEntry:
     details: object
     mac: bytes
     """Keyed hash over `chained_bytes`: 32 bytes."""
+    before: bytes | None = None
+    """The `mac` of the one that stands before it now; None where none does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """The end of a chain, as it says of itself."""
+
+    number: int
+    mac: bytes
+    seal: bytes
+    """Keyed hash over the two (`sealed_bytes`): who cannot make it cannot set the head back."""
 
 
 def entry_of(event: AuditEvent, *, number: int, at: datetime, origin: Origin, mac: bytes = b"") -> AuditEntry:
@@ -182,13 +194,13 @@ def entry_of(event: AuditEvent, *, number: int, at: datetime, origin: Origin, ma
     )
 
 
-def fields_of(entry: AuditEntry, before: bytes) -> dict[str, object]:
+def fields_of(entry: AuditEntry, before: bytes | None) -> dict[str, object]:
     """Return an entry as JSON has it, without its `mac`: all that this is the keyed hash of.
 
     Times are written to the microsecond, in UTC, as the database keeps them.
     """
     return {
-        "before": before.hex(),
+        "before": None if before is None else before.hex(),
         "workspace_id": str(entry.workspace),
         "number": entry.number,
         "at": entry.at.astimezone(UTC).isoformat(timespec="microseconds"),

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from domain.audit import AuditAction, AuditEntry, AuditEvent
+from domain.audit import AuditAction, AuditEntry, AuditEvent, AuditHead
 from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
 
@@ -67,16 +67,6 @@ class AuditFilter:
     """From then on."""
     until: datetime | None = None
     """Before then."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditHead:
-    """The end of a chain, as it says of itself."""
-
-    number: int
-    mac: bytes
-    seal: bytes
-    """Keyed hash over the two (`domain.audit.sealed_bytes`): who cannot make it cannot set the head back."""
 
 
 class AuditLog(Protocol):

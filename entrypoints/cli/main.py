@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "users": ("entrypoints.cli.users", "Look after the accounts that sign in."),
         "keys": ("entrypoints.cli.keys", "Change the secrets that everything stands under."),
         "gallery": ("entrypoints.cli.galleries", "Move a gallery to another model."),
+        "audit": ("entrypoints.cli.audit", "Read the audit log, and prove that nobody changed it."),
         "index": ("entrypoints.cli.index", "Check the vector index or make it anew."),
         "erase": ("entrypoints.cli.erase", "Erase people for good, and prove it."),
         "db": ("entrypoints.cli.database", "Look after the database."),

@@ -24,6 +24,7 @@ from entrypoints.http.request_context import request_context
 from entrypoints.http.routes import (
     account_page,
     api_keys,
+    audit,
     auth,
     galleries,
     health,
@@ -122,6 +123,14 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         jobs.get_job,
         jobs.cancel_job,
         jobs.watch_job,
+    ),
+    "Audit": (
+        audit.list_audit,
+        audit.export_audit,
+        audit.verify_audit,
+        audit.list_instance_audit,
+        audit.export_instance_audit,
+        audit.verify_instance_audit,
     ),
 }
 """Every route behind the door, as the API pages group them: each names the scope it needs."""

@@ -13,6 +13,7 @@ from adapters.persistence import schema
 from adapters.persistence.answer_repository import SqlAnswerRepository
 from adapters.persistence.api_key_repository import SqlApiKeyRepository
 from adapters.persistence.audit_batch import SqlAuditBatch
+from adapters.persistence.audit_log import SqlAuditLog
 from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
@@ -32,7 +33,7 @@ from adapters.persistence.retentions import SqlRetentions
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from application.ports.accounts import MembershipRepository
-from application.ports.audit import AuditBatch, AuditTrail
+from application.ports.audit import AuditBatch, AuditLog, AuditTrail
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
 from application.ports.erasures import Erasures, LedgerMark, Traces
@@ -154,6 +155,11 @@ class DatabaseProvider(Provider):
             yield connection
         finally:
             await connection.aclose()
+
+    @provide(scope=Scope.APP)
+    def audit_log(self, database: Database) -> AuditLog:
+        """Read past transactions."""
+        return SqlAuditLog(database.reads)
 
     @provide(scope=Scope.APP)
     async def audit_batch(self, database: Database, keyed_hash: KeyedHash, clock: Clock) -> AsyncIterator[AuditBatch]:

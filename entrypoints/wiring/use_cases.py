@@ -8,6 +8,9 @@ from dishka import AsyncContainer, Provider, Scope, provide, provide_all
 
 from application.ports.clock import Clock
 from application.ports.job_queue import JobQueue
+from application.use_cases.audit.export_audit import ExportAudit
+from application.use_cases.audit.read_audit import ReadAudit
+from application.use_cases.audit.verify_audit import VerifyAudit
 from application.use_cases.evaluation.calibrate import Calibrate
 from application.use_cases.evaluation.evaluate import Evaluate
 from application.use_cases.galleries.create_gallery import CreateGallery
@@ -91,6 +94,8 @@ class UseCaseProvider(Provider):
         DetectFaces,
         EmbedFaces,
         GetGallery,
+        ReadAudit,
+        VerifyAudit,
         SearchFaces,
         VerifyFace,
         VerifyIndex,
@@ -146,6 +151,7 @@ class UseCaseProvider(Provider):
         StartJob,
         ChangeJob,
         CancelJob,
+        ExportAudit,
         GetJob,
         ListJobs,
         SweepJobs,

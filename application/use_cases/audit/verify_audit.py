@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from application.ports.audit import AuditBatch, AuditFilter, AuditLog
+from application.ports.keyed_hash import KeyedHash
+from domain.audit_chain import ChainCheck, ChainReport, KnownHead
+from domain.workspace import WorkspaceId
+
+_ALL = AuditFilter()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyAudit:
+    """Walk along a chain, compute every entry's keyed hash again, and name what was changed, removed or inserted.
+
+    Whoever holds the database and not the key cannot make an entry that fits, nor set the end of the chain back to
+    one that they have never seen there. An end that was cut off by somebody who kept an earlier one shows against a
+    head that was kept elsewhere (`head`): so keep what this returns as `head`.
+    """
+
+    log: AuditLog
+    batch: AuditBatch
+    keyed_hash: KeyedHash
+
+    async def __call__(
+        self,
+        *,
+        workspace: WorkspaceId,
+        known: KnownHead | None = None,
+        counted: Callable[[int], None] = lambda _: None,
+    ) -> ChainReport:
+        """Return what was found, also in what is written meanwhile; `counted` is told the numbers it has come to."""
+        await self.batch.flush()
+        check = ChainCheck(workspace, self.keyed_hash.digest, known=known)
+        await self._walk(check, workspace, counted)
+        while True:
+            head = await self.log.head(workspace)
+            seen = check.entries
+            if head is not None and head.number > check.last:
+                # Written since, or removed.
+                await self._walk(check, workspace, counted)
+            if check.entries == seen:
+                return check.end(head)
+
+    async def _walk(self, check: ChainCheck, workspace: WorkspaceId, counted: Callable[[int], None]) -> None:
+        after = check.last if check.entries else None
+        async for entry in self.log.entries(workspace, after=after, only=_ALL):
+            check.see(entry)
+            counted(check.last)
