@@ -1,20 +1,34 @@
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, select
+import pytest
+from sqlalchemy import Row, make_url, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from adapters.persistence.audit_batch import SqlAuditBatch
+from adapters.persistence.audit_batch import REFUSALS, WAITING, SqlAuditBatch
+from adapters.persistence.audit_log import SqlAuditLog
 from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import Database
-from adapters.persistence.tables import AUDIT_ENTRIES
+from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS
 from adapters.persistence.transaction import SqlTransaction
+from adapters.persistence.workspace_repository import SqlWorkspaceRepository
+from adapters.security.keyed_hash import HmacKeyedHash
+from adapters.security.master_key import MasterKey
 from adapters.system.clock import SystemClock
+from application.ports.errors import PortBusy, PortUnavailable
 from application.use_cases.audit.origin import done_for
+from application.use_cases.audit.verify_audit import VerifyAudit
 from domain.audit import INSTANCE, ActorKind, AuditAction, AuditEvent, Origin
-from domain.workspace import WorkspaceId
+from domain.audit_chain import ChainReport, Fault, KnownHead
+from domain.errors import PortError
+from domain.workspace import Workspace, WorkspaceId
+from tests.conftest import beside, execute
 from tests.trail import KEYED_HASH, trail
 
 OURS, THEIRS = WorkspaceId(UUID(int=1)), WorkspaceId(UUID(int=2))
@@ -77,3 +91,303 @@ async def test_what_waits_is_written_when_the_batch_is_closed(database: Database
         batch.note(event(INSTANCE))
     assert [row.details["number"] for row in await rows(database)] == list(range(1200))
     assert len(await rows(database, INSTANCE)) == 1
+
+
+async def written(database: Database, *events: AuditEvent) -> None:
+    for one in events:
+        async with begun(database) as unit:
+            unit.audit.note(one)
+            await unit.transaction.commit()
+
+
+async def checked(database: Database, workspace: WorkspaceId = OURS, known: KnownHead | None = None) -> ChainReport:
+    async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
+        verify = VerifyAudit(log=SqlAuditLog(database.reads), batch=batch, keyed_hash=KEYED_HASH)
+        return await verify(workspace=workspace, known=known)
+
+
+def named(report: ChainReport) -> list[tuple[int, Fault]]:
+    return [(one.number, one.fault) for one in report.findings]
+
+
+@asynccontextmanager
+async def superuser(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A connection whose owner has taken the triggers away."""
+    async with database.transactions.begin() as connection:
+        await connection.execute(text("ALTER TABLE audit_entries DISABLE TRIGGER ALL"))
+        await connection.execute(text("ALTER TABLE audit_heads DISABLE TRIGGER ALL"))
+        yield connection
+
+
+class TestAppendOnly:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE audit_entries SET outcome = 'ok'",
+            "DELETE FROM audit_entries",
+            "TRUNCATE audit_entries",
+            "UPDATE audit_heads SET number = 1",
+            "UPDATE audit_heads SET workspace_id = '00000000-0000-0000-0000-000000000009'",
+            "DELETE FROM audit_heads",
+            "TRUNCATE audit_heads",
+        ],
+    )
+    async def test_the_database_refuses_it(self, database: Database, statement: str) -> None:
+        await written(database, event(), event())
+        with pytest.raises(DBAPIError, match="append-only"):
+            async with database.transactions.begin() as connection:
+                await connection.execute(text(statement))
+        assert (await checked(database)).sound
+
+
+class TestTampering:
+    """What whoever may do everything in the database, and has not the key, can do."""
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("at", "at + interval '1 microsecond'"),
+            ("at", "'infinity'"),
+            ("at", "'294000-01-01'"),
+            ("actor_kind", "'cli'"),
+            ("actor_id", "gen_random_uuid()"),
+            ("network", "'192.0.2.0/24'"),
+            ("request_id", "'0123456789abcdef'"),
+            ("action", "'nothing.happened'"),
+            ("subject_id", "gen_random_uuid()"),
+            ("gallery_id", "gen_random_uuid()"),
+            ("outcome", "'refused'"),
+            ("details", """'{"faces": 4}'"""),
+            ("details", """'{"faces": 3.0}'"""),
+            ("details", "'[]'"),
+            ("details", "'{\"a\": 1e5000}'"),
+            ("details", "(repeat('[', 3000) || repeat(']', 3000))::jsonb"),
+            ("mac", "decode(repeat('00', 32), 'hex')"),
+        ],
+    )
+    async def test_a_changed_column_is_found(self, database: Database, column: str, value: str) -> None:
+        await written(database, *(event(details={"faces": 3}) for _ in range(5)))
+        async with superuser(database) as connection:
+            await connection.execute(text(f"UPDATE audit_entries SET {column} = {value} WHERE number = 3"))  # noqa: S608 - ours
+        assert named(await checked(database))[0] == (3, Fault.CHANGED)
+
+    async def test_one_that_was_removed_is_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(5)))
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_entries WHERE number = 3"))
+        assert named(await checked(database)) == [(3, Fault.REMOVED), (4, Fault.UNLINKED)]
+
+    async def test_one_that_was_removed_with_those_behind_renumbered_is_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(6)))
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_entries WHERE number = 3"))
+            for number in (4, 5, 6):
+                await connection.execute(
+                    text("UPDATE audit_entries SET number = number - 1 WHERE number = :it"), {"it": number}
+                )
+        assert named(await checked(database)) == [(3, Fault.REMOVED), (6, Fault.REMOVED)]
+
+    async def test_one_that_was_put_in_is_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(5)))
+        async with superuser(database) as connection:
+            for number in (5, 4, 3):
+                await connection.execute(
+                    text("UPDATE audit_entries SET number = number + 1 WHERE number = :it"), {"it": number}
+                )
+            await connection.execute(
+                text(
+                    "INSERT INTO audit_entries SELECT workspace_id, 3, at, actor_kind, actor_id, network, request_id,"
+                    " action, subject_id, gallery_id, outcome, details, mac FROM audit_entries WHERE number = 2"
+                )
+            )
+        assert named(await checked(database)) == [(3, Fault.INSERTED), (6, Fault.INSERTED)]
+
+    async def test_one_of_a_number_that_is_taken_is_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(3)))
+        async with superuser(database) as connection:
+            await connection.execute(text("ALTER TABLE audit_entries DROP CONSTRAINT pk_audit_entries"))
+            await connection.execute(text("INSERT INTO audit_entries SELECT * FROM audit_entries WHERE number = 2"))
+        assert named(await checked(database)) == [(2, Fault.INSERTED)]
+
+    async def test_two_that_changed_places_are_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(5)))
+        async with superuser(database) as connection:
+            for before, after in ((2, 100), (4, 2), (100, 4)):
+                await connection.execute(
+                    text("UPDATE audit_entries SET number = :after WHERE number = :before"),
+                    {"before": before, "after": after},
+                )
+        assert named(await checked(database))[0][0] == 2
+
+    async def test_a_tail_that_was_cut_off_is_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(5)))
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_entries WHERE number > 3"))
+        report = await checked(database)
+        assert [(one.number, one.until, one.fault) for one in report.findings] == [(4, 5, Fault.REMOVED)]
+
+    async def test_a_head_that_was_set_back_is_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(5)))
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_entries WHERE number > 3"))
+            await connection.execute(
+                text(
+                    "UPDATE audit_heads SET number = 3, mac = (SELECT mac FROM audit_entries e WHERE e.number = 3 AND"
+                    " e.workspace_id = audit_heads.workspace_id)"
+                )
+            )
+        assert named(await checked(database)) == [(3, Fault.HEAD)]
+        # The service goes on, and does not cover it up.
+        await written(database, event())
+        assert named(await checked(database)) == [(4, Fault.HEAD)]
+
+    async def test_a_head_that_was_taken_away_is_found_also_after_more_was_written(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(5)))
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_heads"))
+            await connection.execute(text("DELETE FROM audit_entries WHERE number > 3"))
+        assert named(await checked(database)) == [(3, Fault.HEAD)]
+        await written(database, event())
+        assert named(await checked(database)) == [(4, Fault.HEAD)]
+
+    async def test_an_old_head_put_back_shows_against_one_that_was_kept_elsewhere(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(3)))
+        async with database.reads.connect() as connection:
+            old = (await connection.execute(select(AUDIT_HEADS))).one()
+        await written(database, event(), event())
+        known = (await checked(database)).last
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_entries WHERE number > 3"))
+            await connection.execute(update(AUDIT_HEADS).values(number=old.number, mac=old.mac, seal=old.seal))
+        assert (await checked(database)).sound
+        assert named(await checked(database, known=known)) == [(4, Fault.REMOVED)]
+        await written(database, event(), event())
+        assert named(await checked(database, known=known)) == [(5, Fault.CHANGED)]
+
+    async def test_a_chain_that_was_made_anew_without_the_key_is_found(self, database: Database) -> None:
+        await written(database, *(event() for _ in range(5)))
+        foreign = HmacKeyedHash(MasterKey(bytes(reversed(range(32)))))
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_entries"))
+            await connection.execute(text("DELETE FROM audit_heads"))
+        connection = SqlConnection(database.transactions)
+        audit = SqlAuditTrail(connection, foreign, SystemClock())
+        for _ in range(5):
+            audit.note(event())
+        await SqlTransaction(connection, audit).commit()
+        report = await checked(database)
+        assert named(report)[0] == (1, Fault.CHANGED)
+        assert named(report)[-1] == (5, Fault.HEAD)
+
+
+class TestTogether:
+    async def test_many_writers_of_one_chain_leave_no_gap(self, database: Database) -> None:
+        async def write(number: int) -> None:
+            for _ in range(5):
+                async with begun(database) as unit:
+                    unit.audit.note(event(OURS, details={"writer": number}))
+                    unit.audit.note(event(THEIRS))
+                    await unit.transaction.commit()
+
+        async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
+            writers = [asyncio.create_task(write(number)) for number in range(10)]
+            for _ in range(50):
+                batch.note(event(OURS))
+                await asyncio.sleep(0.005)
+            await asyncio.gather(*writers)
+        assert [row.number for row in await rows(database)] == list(range(1, 101))
+        assert (await checked(database)).sound
+        assert (await checked(database, THEIRS)).sound
+
+    async def test_writers_of_another_chain_do_not_wait(self, database: Database) -> None:
+        await written(database, event(OURS), event(THEIRS))
+        async with begun(database) as slow:
+            slow.audit.note(event(OURS))
+            await slow.audit.write()  # the head of ours is locked from here on
+            async with asyncio.timeout(5.0):
+                await written(database, event(THEIRS))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await written(database, event(OURS))
+            await slow.transaction.commit()
+        assert (await checked(database)).entries == 2
+        assert (await checked(database)).sound
+
+    @pytest.mark.parametrize("when", ["before the commit", "in the commit"])
+    async def test_a_connection_that_is_killed_leaves_both_or_neither(self, database: Database, when: str) -> None:
+        await written(database, event())
+        async with begun(database) as unit:
+            made = Workspace(id=WorkspaceId(uuid4()), name="made", created_at=datetime.now(UTC))
+            await SqlWorkspaceRepository(unit.connection).add(made)
+            unit.audit.note(event(subject=made.id))
+            if when == "in the commit":
+                await unit.audit.write()
+            async with database.pings.connect() as connection:
+                await connection.execute(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = current_database() AND state = 'idle in transaction'"
+                    )
+                )
+            with pytest.raises(PortUnavailable):
+                await unit.transaction.commit()
+        async with begun(database) as unit:
+            assert await SqlWorkspaceRepository(unit.connection).named("made") is None
+        report = await checked(database)
+        assert (report.entries, report.sound) == (1, True)
+
+
+class TestBatch:
+    async def test_a_database_that_is_away_costs_nothing_but_time(self, database: Database, database_url: str) -> None:
+        async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
+            name = make_url(database_url).database
+            await execute(beside(database_url, "postgres"), f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await execute(
+                beside(database_url, "postgres"),
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - ours
+            )
+            for number in range(3):
+                batch.note(event(details={"number": number}))
+            with pytest.raises(PortError):
+                await batch.flush()
+            await execute(beside(database_url, "postgres"), f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert [row.details["number"] for row in await rows(database)] == [0, 1, 2]
+        assert (await checked(database)).sound
+
+    async def test_a_commit_of_which_nobody_knows_is_not_written_twice(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit = SqlConnection.commit
+
+        async def lost(self: SqlConnection) -> None:
+            await commit(self)
+            raise PortUnavailable("database", "the connection was lost")
+
+        async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
+            batch.note(event(details={"number": 1}))
+            with monkeypatch.context() as patched:
+                patched.setattr(SqlConnection, "commit", lost)
+                with pytest.raises(PortUnavailable):
+                    await batch.flush()
+            batch.note(event(details={"number": 2}))
+        assert [row.details["number"] for row in await rows(database)] == [1, 2]
+
+    async def test_where_too_many_wait_answers_are_refused_and_refusals_are_counted(self, database: Database) -> None:
+        batch = SqlAuditBatch(database.background, KEYED_HASH, SystemClock())
+        for _ in range(WAITING):
+            batch.note(event())
+        with pytest.raises(PortBusy):
+            batch.note(event())
+        batch.note_refusal(event(INSTANCE, action=AuditAction.CALL_REFUSED))
+        async with batch:
+            pass
+        (counted,) = await rows(database, INSTANCE)
+        assert (counted.action, counted.details) == ("calls.refused", {"calls": 1})
+
+    async def test_refusals_without_end_are_counted(self, database: Database) -> None:
+        async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
+            for _ in range(REFUSALS + 500):
+                batch.note_refusal(event(INSTANCE, action=AuditAction.CALL_REFUSED))
+        *one_by_one, counted = await rows(database, INSTANCE)
+        assert len(one_by_one) + counted.details["calls"] == REFUSALS + 500
+        assert REFUSALS <= len(one_by_one) < REFUSALS + 100
