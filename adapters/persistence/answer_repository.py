@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import ANSWERS
 from application.ports.cipher import DataKeyId, WrappedKey
+from application.ports.keyed_hash import KeyedHash
 from application.ports.repositories import Answer, AnswerRepository
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
@@ -18,15 +19,16 @@ _KEPT_FOR = timedelta(hours=24)
 class SqlAnswerRepository(AnswerRepository):
     """Remembered answers in PostgreSQL."""
 
-    def __init__(self, connection: SqlConnection) -> None:
+    def __init__(self, connection: SqlConnection, keyed_hash: KeyedHash) -> None:
         self._connection = connection
+        self._keyed_hash = keyed_hash
 
     async def find(self, workspace: WorkspaceId, idempotency_key: str, *, now: datetime) -> Answer | None:
         answers = ANSWERS.c
         found = await self._connection.execute(
             select(ANSWERS).where(
                 answers.workspace_id == workspace,
-                answers.idempotency_key == idempotency_key,
+                answers.idempotency_digest == self._digest(workspace, idempotency_key),
                 answers.expires_at > now,
             )
         )
@@ -58,7 +60,7 @@ class SqlAnswerRepository(AnswerRepository):
         }
         written = await self._connection.execute(
             insert(ANSWERS)
-            .values(workspace_id=workspace, idempotency_key=idempotency_key, **kept)
+            .values(workspace_id=workspace, idempotency_digest=self._digest(workspace, idempotency_key), **kept)
             .on_conflict_do_update(
                 constraint=ANSWERS.primary_key,
                 set_=kept,
@@ -70,3 +72,6 @@ class SqlAnswerRepository(AnswerRepository):
 
     async def purge(self, now: datetime) -> int:
         return (await self._connection.execute(delete(ANSWERS).where(ANSWERS.c.expires_at <= now))).rowcount
+
+    def _digest(self, workspace: WorkspaceId, idempotency_key: str) -> bytes:
+        return self._keyed_hash.digest("idempotency-key", workspace.bytes + idempotency_key.encode())

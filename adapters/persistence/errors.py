@@ -26,7 +26,10 @@ Facts = Mapping[str, tuple[type[FacepassError], str]]
 
 WRITTEN: Final[Facts] = {
     "uq_galleries_workspace_id_name": (GalleryNameTaken, "this workspace has a gallery of that name"),
-    "uq_people_workspace_id_gallery_id_external_id": (ExternalIdTaken, "this gallery has a person of that external_id"),
+    "uq_people_workspace_id_gallery_id_external_id_digest": (
+        ExternalIdTaken,
+        "this gallery has a person of that external_id",
+    ),
     "fk_people_workspace_id_gallery_id": (GalleryNotFound, "no such gallery"),
     "fk_data_keys_workspace_id_person_id": (PersonNotFound, "no such person"),
     "fk_references_workspace_id_gallery_id_person_id": (PersonNotFound, "no such person in this gallery"),

@@ -7,8 +7,9 @@ from sqlalchemy import ARRAY, ColumnElement, Row, Uuid, any_, delete, exists, fu
 from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
+from adapters.persistence.personal import IS_OWN_KEY, OWN_KEY, OWN_KEY_COLUMNS, PersonalFields, own_key
 from adapters.persistence.tables import DATA_KEYS, GALLERY_MOVES, PEOPLE, RECONCILIATIONS, REFERENCES, SPARE_TEMPLATES
-from application.ports.cipher import DataKeyId, WrappedKey
+from application.ports.cipher import Cipher, DataKeyId, WrappedKey
 from application.ports.gallery_moves import (
     Followed,
     GalleryMove,
@@ -19,6 +20,7 @@ from application.ports.gallery_moves import (
     SpareTemplates,
     Standing,
 )
+from application.ports.keyed_hash import KeyedHash
 from application.ports.repositories import Page
 from domain.embedding import SpaceId
 from domain.enrolment import ReferenceId
@@ -97,8 +99,9 @@ class SqlGalleryMoves(GalleryMoves):
 class SqlSpareTemplates(SpareTemplates):
     """Spare templates in PostgreSQL."""
 
-    def __init__(self, connection: SqlConnection) -> None:
+    def __init__(self, connection: SqlConnection, cipher: Cipher, keyed_hash: KeyedHash) -> None:
         self._connection = connection
+        self._personal = PersonalFields(cipher, keyed_hash)
 
     async def lagging(
         self,
@@ -200,9 +203,11 @@ class SqlSpareTemplates(SpareTemplates):
     ) -> Page[LeftBehind]:
         found = await self._connection.execute(
             select(_SPARE.reference_id, _SPARE.refusal, PEOPLE.c.id.label("person_id"), PEOPLE.c.external_id)
+            .add_columns(*OWN_KEY_COLUMNS)
             .select_from(SPARE_TEMPLATES)
             .join(REFERENCES, _SPARE_OF_REFERENCE)
             .join(PEOPLE, (PEOPLE.c.workspace_id == _COLUMNS.workspace_id) & (PEOPLE.c.id == _COLUMNS.person_id))
+            .join(OWN_KEY, IS_OWN_KEY)
             .where(
                 _spare_of(workspace, gallery),
                 _SPARE.space == space,
@@ -217,7 +222,9 @@ class SqlSpareTemplates(SpareTemplates):
             LeftBehind(
                 reference=ReferenceId(row.reference_id),
                 person=PersonId(row.person_id),
-                external_id=row.external_id,
+                external_id=self._personal.external_id(
+                    row.external_id, person=PersonId(row.person_id), key=own_key(workspace, row)
+                ),
                 refusal=row.refusal,
             )
             for row in rows[:limit]

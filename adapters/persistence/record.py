@@ -1,16 +1,33 @@
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Executable, Row, Select, Text, Uuid, any_, bindparam, case, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Executable,
+    LargeBinary,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    case,
+    func,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.counts import Counts
 from adapters.persistence.errors import translated
 from adapters.persistence.gallery_repository import to_gallery
+from adapters.persistence.personal import IS_OWN_KEY, OWN_KEY, OWN_KEY_COLUMNS, PersonalFields, own_key
 from adapters.persistence.retention import CONSENTED
 from adapters.persistence.tables import DATA_KEYS, GALLERIES, PEOPLE, REFERENCES, SPARE_TEMPLATES
-from application.ports.cipher import DataKeyId, WrappedKey
+from application.ports.cipher import Cipher, DataKeyId, WrappedKey
+from application.ports.keyed_hash import KeyedHash
 from application.ports.record import Record, SealedTemplate
 from domain.embedding import SpaceId
 from domain.enrolment import ReferenceId
@@ -58,6 +75,7 @@ def _sealed(space: ColumnElement[str]) -> tuple[ColumnElement[Any], ...]:
         DATA_KEYS.c.wrapped,
         PEOPLE.c.id.label("person_id"),
         PEOPLE.c.external_id,
+        *OWN_KEY_COLUMNS,
     )
 
 
@@ -77,13 +95,14 @@ def _of_person(gallery: ColumnElement[bool], person: ColumnElement[bool]) -> Sel
             REFERENCES, (REFERENCES.c.workspace_id == PEOPLE.c.workspace_id) & (REFERENCES.c.person_id == PEOPLE.c.id)
         )
         .outerjoin(DATA_KEYS, _KEY)
+        .outerjoin(OWN_KEY, IS_OWN_KEY)
         .where(GALLERIES.c.workspace_id == _WORKSPACE, gallery)
         .order_by(REFERENCES.c.id)
     )
 
 
 _PERSON_BY_ID: Final = PEOPLE.c.id == bindparam("person", type_=Uuid)
-_PERSON_BY_EXTERNAL_ID: Final = PEOPLE.c.external_id == bindparam("person")
+_PERSON_BY_EXTERNAL_ID: Final = PEOPLE.c.external_id_digest == bindparam("person", type_=LargeBinary)
 _OF_PERSON: Final = {
     (by_name, by_external_id): _of_person(
         _BY_NAME if by_name else _BY_ID, _PERSON_BY_EXTERNAL_ID if by_external_id else _PERSON_BY_ID
@@ -99,6 +118,7 @@ _OF_GALLERY: Final = (
     .join(GALLERIES, (GALLERIES.c.workspace_id == _WORKSPACE) & (GALLERIES.c.id == _GALLERY))
     .join(PEOPLE, (PEOPLE.c.workspace_id == REFERENCES.c.workspace_id) & (PEOPLE.c.id == REFERENCES.c.person_id))
     .join(DATA_KEYS, _KEY)
+    .join(OWN_KEY, IS_OWN_KEY)
     .where(REFERENCES.c.workspace_id == _WORKSPACE, REFERENCES.c.gallery_id == _GALLERY)
 )
 _THESE: Final = _OF_GALLERY.where(REFERENCES.c.id == any_(bindparam("references", type_=ARRAY(Uuid))))
@@ -147,8 +167,9 @@ _NUMBER: Final = (
 class SqlRecord(Record):
     """Reads PostgreSQL over AUTOCOMMIT connections (`Database.reads`). Closed with `aclose`."""
 
-    def __init__(self, reads: AsyncEngine) -> None:
+    def __init__(self, reads: AsyncEngine, cipher: Cipher, keyed_hash: KeyedHash) -> None:
         self._reads = reads
+        self._personal = PersonalFields(cipher, keyed_hash)
         self._counts = Counts(self._count)
 
     async def gallery(self, workspace: WorkspaceId, gallery: GalleryId | str) -> Gallery:
@@ -162,14 +183,15 @@ class SqlRecord(Record):
         self, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId | str
     ) -> tuple[Gallery, Sequence[SealedTemplate]]:
         statement = _OF_PERSON[isinstance(gallery, str), isinstance(person, str)]
-        rows = await self._rows(statement, {"workspace": workspace, "gallery": gallery, "person": person})
+        named = self._personal.digest(workspace, person) if isinstance(person, str) else person
+        rows = await self._rows(statement, {"workspace": workspace, "gallery": gallery, "person": named})
         if not rows:
             raise GalleryNotFound("no such gallery")
         if rows[0].person_id is None:
             raise PersonNotFound("no such person in this gallery")
         if rows[0].merged_into is not None:
             raise PersonMerged(f"this person was merged into {rows[0].merged_into}")
-        return to_gallery(rows[0]), _to_sealed(workspace, rows)
+        return to_gallery(rows[0]), self._to_sealed(workspace, rows)
 
     async def templates(
         self,
@@ -184,7 +206,7 @@ class SqlRecord(Record):
             _THESE_CONSENTED if consented else _THESE,
             {"workspace": workspace, "gallery": gallery, "references": list(references), "space": space},
         )
-        return _to_sealed(workspace, rows)
+        return self._to_sealed(workspace, rows)
 
     async def references_in(self, workspace: WorkspaceId, gallery: GalleryId) -> int:
         return await self._counts.of((workspace, gallery))
@@ -200,7 +222,7 @@ class SqlRecord(Record):
     ) -> Sequence[SealedTemplate]:
         where = {"workspace": workspace, "gallery": gallery, "space": space}
         rows = await self._rows(_BEHIND, {**where, "after": after or _BEFORE_ALL, "limit": limit})
-        return _to_sealed(workspace, rows)
+        return self._to_sealed(workspace, rows)
 
     async def aclose(self) -> None:
         """Wait for what still runs. The pool is its owner's to close."""
@@ -216,17 +238,21 @@ class SqlRecord(Record):
             async with self._reads.connect() as connection:
                 return (await connection.execute(statement, parameters)).all()
 
-
-def _to_sealed(workspace: WorkspaceId, rows: Sequence[Row[Any]]) -> list[SealedTemplate]:
-    return [
-        SealedTemplate(
-            reference=ReferenceId(row.reference_id),
-            person=PersonId(row.person_id),
-            external_id=row.external_id,
-            key=WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped),
-            space=SpaceId(row.template_space),
-            template=row.template,
-        )
-        for row in rows
-        if row.template is not None
-    ]
+    def _to_sealed(self, workspace: WorkspaceId, rows: Sequence[Row[Any]]) -> list[SealedTemplate]:
+        return [
+            SealedTemplate(
+                reference=ReferenceId(row.reference_id),
+                person=PersonId(row.person_id),
+                key=WrappedKey(id=DataKeyId(row.key_id), workspace=workspace, wrapped=row.wrapped),
+                space=SpaceId(row.template_space),
+                template=row.template,
+                read_external_id=partial(
+                    self._personal.external_id,
+                    row.external_id,
+                    person=PersonId(row.person_id),
+                    key=own_key(workspace, row),
+                ),
+            )
+            for row in rows
+            if row.template is not None
+        ]

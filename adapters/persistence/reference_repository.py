@@ -7,8 +7,10 @@ from sqlalchemy import Row, delete, insert, select, update
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import page, stretch
 from adapters.persistence.person_repository import with_merged
+from adapters.persistence.personal import PersonalFields
 from adapters.persistence.tables import DATA_KEYS, GALLERIES, REFERENCES, SPARE_TEMPLATES
-from application.ports.cipher import DataKeyId, WrappedKey
+from application.ports.cipher import Cipher, DataKeyId, WrappedKey
+from application.ports.keyed_hash import KeyedHash
 from application.ports.repositories import NewReference, Page, ReferenceRepository
 from domain.embedding import SpaceId
 from domain.enrolment import Reference, ReferenceId
@@ -19,8 +21,16 @@ from domain.person import PersonId
 from domain.quality import Quality, Reason
 from domain.workspace import WorkspaceId
 
-# All but the template, which only `Record` and `ReconciliationRepository` read.
-_DESCRIPTION = [column for column in REFERENCES.c if column is not REFERENCES.c.template]
+# All but the template, which only `Record` and `ReconciliationRepository` read; and the key that opens the file name.
+_DESCRIPTION = [
+    *(column for column in REFERENCES.c if column is not REFERENCES.c.template),
+    DATA_KEYS.c.wrapped,
+]
+_IS_KEY = (
+    (DATA_KEYS.c.workspace_id == REFERENCES.c.workspace_id)
+    & (DATA_KEYS.c.person_id == REFERENCES.c.enrolled_for)
+    & (DATA_KEYS.c.id == REFERENCES.c.data_key_id)
+)
 
 # A reference that could not follow its gallery into another space is in no index that is searched.
 _IN_SPACE = (
@@ -51,8 +61,9 @@ _LISTED = [
 class SqlReferenceRepository(ReferenceRepository):
     """References in PostgreSQL."""
 
-    def __init__(self, connection: SqlConnection) -> None:
+    def __init__(self, connection: SqlConnection, cipher: Cipher, keyed_hash: KeyedHash) -> None:
         self._connection = connection
+        self._personal = PersonalFields(cipher, keyed_hash)
 
     async def key_of(self, workspace: WorkspaceId, person: PersonId) -> WrappedKey:
         found = await self._connection.execute(
@@ -77,7 +88,7 @@ class SqlReferenceRepository(ReferenceRepository):
         )
         if found.scalar() not in {one.space, None}:
             return False
-        await self._connection.execute(insert(REFERENCES), [_to_row(new) for new in references])
+        await self._connection.execute(insert(REFERENCES), [self._to_row(new) for new in references])
         return True
 
     async def page(
@@ -90,13 +101,18 @@ class SqlReferenceRepository(ReferenceRepository):
         person: PersonId | None = None,
         reference: ReferenceId | None = None,
     ) -> Page[Reference]:
-        listed = select(*_LISTED).where(REFERENCES.c.workspace_id == workspace, REFERENCES.c.gallery_id == gallery)
+        listed = (
+            select(*_LISTED)
+            .select_from(REFERENCES)
+            .join(DATA_KEYS, _IS_KEY)
+            .where(REFERENCES.c.workspace_id == workspace, REFERENCES.c.gallery_id == gallery)
+        )
         if person is not None:
             listed = listed.where(REFERENCES.c.person_id == person)
         if reference is not None:
             listed = listed.where(REFERENCES.c.id == reference)
         found = await self._connection.execute(stretch(listed, REFERENCES.c.id, limit=limit, after=after))
-        return page(found.all(), _to_reference, limit=limit)
+        return page(found.all(), self._to_reference, limit=limit)
 
     async def remove(self, workspace: WorkspaceId, gallery: GalleryId, reference: ReferenceId) -> Reference:
         removed = await self._connection.execute(
@@ -105,13 +121,14 @@ class SqlReferenceRepository(ReferenceRepository):
                 REFERENCES.c.workspace_id == workspace,
                 REFERENCES.c.gallery_id == gallery,
                 REFERENCES.c.id == reference,
+                _IS_KEY,
             )
             .returning(*_DESCRIPTION)
         )
         row = removed.one_or_none()
         if row is None:
             raise ReferenceNotFound("no such reference in this gallery")
-        return _to_reference(row)
+        return self._to_reference(row)
 
     async def move(
         self, workspace: WorkspaceId, gallery: GalleryId, *, source: PersonId, target: PersonId, back: bool
@@ -131,42 +148,42 @@ class SqlReferenceRepository(ReferenceRepository):
         moved = await self._connection.execute(moving)
         return sorted(ReferenceId(reference) for reference in moved.scalars())
 
+    def _to_row(self, new: NewReference) -> dict[str, object]:
+        reference = new.reference
+        box = reference.box
+        return {
+            "workspace_id": reference.workspace,
+            "id": reference.id,
+            "gallery_id": reference.gallery,
+            "person_id": reference.person,
+            "enrolled_for": reference.person,
+            "data_key_id": new.key.id,
+            "space": reference.space,
+            "template": new.template,
+            "quality_score": reference.quality.score,
+            "quality_reasons": [reason.value for reason in reference.quality.reasons],
+            "box": [box.left, box.top, box.right, box.bottom],
+            "filename": self._personal.of_filename(reference.filename, reference=reference.id, key=new.key),
+            "image_key": reference.image_key,
+            "image_type": reference.image_type,
+            "searchable": reference.searchable,
+            "created_at": reference.created_at,
+        }
 
-def _to_row(new: NewReference) -> dict[str, object]:
-    reference = new.reference
-    box = reference.box
-    return {
-        "workspace_id": reference.workspace,
-        "id": reference.id,
-        "gallery_id": reference.gallery,
-        "person_id": reference.person,
-        "enrolled_for": reference.person,
-        "data_key_id": new.key.id,
-        "space": reference.space,
-        "template": new.template,
-        "quality_score": reference.quality.score,
-        "quality_reasons": [reason.value for reason in reference.quality.reasons],
-        "box": [box.left, box.top, box.right, box.bottom],
-        "filename": reference.filename,
-        "image_key": reference.image_key,
-        "image_type": reference.image_type,
-        "searchable": reference.searchable,
-        "created_at": reference.created_at,
-    }
-
-
-def _to_reference(row: Row[Any]) -> Reference:
-    return Reference(
-        id=ReferenceId(row.id),
-        workspace=WorkspaceId(row.workspace_id),
-        gallery=GalleryId(row.gallery_id),
-        person=PersonId(row.person_id),
-        space=SpaceId(row.space),
-        quality=Quality(row.quality_score, tuple(map(Reason, row.quality_reasons))),
-        box=Box(*row.box),
-        filename=row.filename,
-        image_key=row.image_key,
-        image_type=row.image_type,
-        searchable=row.searchable,
-        created_at=row.created_at,
-    )
+    def _to_reference(self, row: Row[Any]) -> Reference:
+        reference, workspace = ReferenceId(row.id), WorkspaceId(row.workspace_id)
+        key = WrappedKey(id=DataKeyId(row.data_key_id), workspace=workspace, wrapped=row.wrapped)
+        return Reference(
+            id=reference,
+            workspace=workspace,
+            gallery=GalleryId(row.gallery_id),
+            person=PersonId(row.person_id),
+            space=SpaceId(row.space),
+            quality=Quality(row.quality_score, tuple(map(Reason, row.quality_reasons))),
+            box=Box(*row.box),
+            filename=self._personal.filename(row.filename, reference=reference, key=key),
+            image_key=row.image_key,
+            image_type=row.image_type,
+            searchable=row.searchable,
+            created_at=row.created_at,
+        )

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
@@ -9,28 +10,59 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from adapters.persistence.database import engine
 from adapters.persistence.errors import PORT, translated
+from application.ports.cipher import Cipher
 from application.ports.errors import PortRejected
+from application.ports.keyed_hash import KeyedHash
 
 # Any number will do, as long as it stays the same: all processes of all versions must wait for the same lock.
 _LOCK: Final = 0x66616365
 _PATIENCE: Final = 3600.0
+_OPEN_SEALING: Final = "open_sealing"
+_SEALING: Final = "sealing"
 
 
-async def upgrade(url: str) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """What seals rows that an earlier version kept as they were."""
+
+    cipher: Cipher
+    keyed_hash: KeyedHash
+    from_master_key: bool
+    """Whether both still follow from the master key alone, as in the versions that knew no ring of keys."""
+
+
+OpenSealing = Callable[[], Awaitable[Sealing]]
+"""Opens the keys, where there are rows to be sealed; may raise whatever it likes."""
+
+
+async def upgrade(url: str, *, sealing: OpenSealing | None = None) -> None:
     """Bring the database to this version's schema; nothing happens where it is there already.
 
-    Processes that do so at once wait for each other. Raises `PortRejected` where a newer version has been at work,
-    and `PortUnavailable`.
+    Processes that do so at once wait for each other. Raises `PortRejected` where a newer version has been at work, or
+    where there are rows to be sealed and no `sealing`, and `PortUnavailable`.
     """
-    await _alone(url, lambda config: command.upgrade(config, "head"))
+    await _alone(url, lambda config: command.upgrade(config, "head"), sealing)
 
 
-async def downgrade(url: str, revision: str) -> None:
+async def downgrade(url: str, revision: str, *, sealing: OpenSealing | None = None) -> None:
     """Take the database back to `revision`, `base` for nothing at all. Raises as `upgrade` does."""
-    await _alone(url, lambda config: command.downgrade(config, revision))
+    await _alone(url, lambda config: command.downgrade(config, revision), sealing)
+
+
+def sealing_of(context: MigrationContext) -> Sealing:
+    """Return what a migration seals with; it is opened once. Raises `PortRejected` where there is none."""
+    attributes = context.config.attributes if context.config is not None else {}
+    if _SEALING not in attributes:
+        opens: OpenSealing | None = attributes.get(_OPEN_SEALING)
+        if opens is None:
+            raise PortRejected(PORT, "there are people in it whose names this migration seals, and no master key")
+        attributes[_SEALING] = await_only(opens())
+    sealing: Sealing = attributes[_SEALING]
+    return sealing
 
 
 async def revision(url: str, message: str) -> None:
@@ -61,20 +93,21 @@ def head() -> str:
     return known
 
 
-async def _alone(url: str, work: Callable[[Config], object]) -> None:
+async def _alone(url: str, work: Callable[[Config], object], sealing: OpenSealing | None = None) -> None:
     pool = engine(url, connections=2, timeout=_PATIENCE)
     try:
         with translated():
             # The lock is a connection's own, so that migrations may commit as they go: it ends with the connection.
             async with pool.connect() as lock, pool.connect() as connection:
                 await lock.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-                await connection.run_sync(lambda sync: _run(sync, work))
+                await connection.run_sync(lambda sync: _run(sync, work, sealing))
     finally:
         await pool.dispose()
 
 
-def _run(connection: Connection, work: Callable[[Config], object]) -> None:
+def _run(connection: Connection, work: Callable[[Config], object], sealing: OpenSealing | None) -> None:
     config = _config()
+    config.attributes[_OPEN_SEALING] = sealing
     config.attributes["connection"] = connection
     found = MigrationContext.configure(connection).get_current_revision()
     connection.rollback()
@@ -88,6 +121,16 @@ def _run(connection: Connection, work: Callable[[Config], object]) -> None:
             " backup from before it",
         ) from error
     work(config)
+    if _SEALING in config.attributes:
+        _leave_nothing(connection)
+
+
+def _leave_nothing(connection: Connection) -> None:
+    """Take out of the tables' files what was there before it was sealed: an update only covers it up."""
+    connection.rollback()
+    alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+    for table in ("people", '"references"', "answers"):
+        alone.execute(text(f"VACUUM (FULL, ANALYZE) {table}"))
 
 
 async def _revision(pool: AsyncEngine) -> str | None:

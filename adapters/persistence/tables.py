@@ -198,8 +198,12 @@ PEOPLE = Table(
     Column("workspace_id", Uuid, primary_key=True),
     Column("id", Uuid, primary_key=True),
     Column("gallery_id", Uuid, nullable=False),
-    Column("external_id", Text),
-    Column("metadata", JSONB, nullable=False),
+    # Sealed with the person's own key, and the keyed hash by which it is looked up and kept unique.
+    Column("external_id", LargeBinary),
+    Column("external_id_digest", LargeBinary),
+    Column("metadata", LargeBinary, nullable=False),
+    # One of their data keys. No foreign key: those point here, and go with the person.
+    Column("data_key_id", Uuid, nullable=False),
     Column("created_at", _TIME, nullable=False),
     Column("updated_at", _TIME, nullable=False),
     Column("version", Integer, nullable=False),
@@ -207,7 +211,8 @@ PEOPLE = Table(
     Column("retention_days", Integer),
     Column("consent_expires_at", _TIME),
     UniqueConstraint("workspace_id", "gallery_id", "id"),
-    UniqueConstraint("workspace_id", "gallery_id", "external_id"),
+    UniqueConstraint("workspace_id", "gallery_id", "external_id_digest"),
+    CheckConstraint("num_nulls(external_id, external_id_digest) IN (0, 2)", name="external_id_and_digest"),
     # Not cascading: a gallery with people in it stays.
     ForeignKeyConstraint(["workspace_id", "gallery_id"], ["galleries.workspace_id", "galleries.id"]),
     # Whoever was merged into a person goes with them.
@@ -244,7 +249,8 @@ REFERENCES = Table(
     Column("quality_score", Double, nullable=False),
     Column("quality_reasons", ARRAY(Text), nullable=False),
     Column("box", ARRAY(Double), nullable=False),
-    Column("filename", Text),
+    # Sealed as the template is.
+    Column("filename", LargeBinary),
     Column("image_key", Text),
     Column("image_type", Text),
     Column("searchable", Boolean, nullable=False),
@@ -354,7 +360,8 @@ ANSWERS = Table(
     "answers",
     METADATA,
     Column("workspace_id", Uuid, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
-    Column("idempotency_key", Text, primary_key=True),
+    # A keyed hash: clients make them up, of names perhaps.
+    Column("idempotency_digest", LargeBinary, primary_key=True),
     Column("fingerprint", LargeBinary, nullable=False),
     Column("data_key_id", Uuid, nullable=False),
     Column("wrapped", LargeBinary, nullable=False),

@@ -45,6 +45,10 @@ class OpenedRing:
             raise RuntimeError("the ring was not read yet")
         return self._hashing
 
+    def follows_from(self, secret: Secret) -> bool:
+        """Whether it is nothing but what was derived from this master secret before there was a ring."""
+        return self.hashing == secret and self.wrapping.secrets == {0: secret.derive(_LEGACY_WRAP)}
+
     async def read(self) -> None:
         """Read it and open what is new.
 

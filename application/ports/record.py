@@ -1,8 +1,8 @@
 """The port through which matching reads the record."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from application.ports.cipher import WrappedKey
@@ -13,17 +13,26 @@ from domain.person import PersonId
 from domain.workspace import WorkspaceId
 
 
+def _nobodys() -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedTemplate:
     """A reference's template with what opens it, and whose it is."""
 
     reference: ReferenceId
     person: PersonId
-    external_id: str | None
     key: WrappedKey
     space: SpaceId
     """What the template can be compared in."""
     template: bytes
+    read_external_id: Callable[[], str | None] = field(default=_nobodys, compare=False, repr=False)
+
+    @property
+    def external_id(self) -> str | None:
+        """The person's, opened when it is asked for: most of what is compared is never shown. Raises `CannotOpen`."""
+        return self.read_external_id()
 
 
 class Record(Protocol):

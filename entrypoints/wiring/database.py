@@ -34,6 +34,7 @@ from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from application.ports.accounts import MembershipRepository
 from application.ports.audit import AuditBatch, AuditLog, AuditTrail
+from application.ports.cipher import Cipher
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
 from application.ports.erasures import Erasures, LedgerMark, Traces
@@ -56,6 +57,7 @@ from application.ports.repositories import (
 from application.ports.retentions import Retentions
 from application.ports.transaction import Transaction
 from entrypoints.settings import Settings
+from entrypoints.wiring.keys import sealing_at
 from entrypoints.wiring.start_error import StartError
 
 _behind: ContextVar[bool] = ContextVar("behind", default=False)
@@ -98,7 +100,7 @@ class DatabaseProvider(Provider):
     async def database(self, url: ServerUrl, settings: Settings) -> AsyncIterator[Database]:
         """Open the pools. The private server's schema is brought up to date; another's is its operator's."""
         if settings.database.url is None:
-            await schema.upgrade(url)
+            await schema.upgrade(url, sealing=sealing_at(url, settings))
         chosen = settings.database
         database = Database.at(url, transactions=chosen.pool_size, reads=chosen.pool_size, timeout=chosen.timeout)
         try:
@@ -107,9 +109,9 @@ class DatabaseProvider(Provider):
             await database.aclose()
 
     @provide(scope=Scope.APP)
-    async def record(self, database: Database) -> AsyncIterator[Record]:
+    async def record(self, database: Database, cipher: Cipher, keyed_hash: KeyedHash) -> AsyncIterator[Record]:
         """Read past transactions."""
-        record = SqlRecord(database.reads)
+        record = SqlRecord(database.reads, cipher, keyed_hash)
         try:
             yield record
         finally:

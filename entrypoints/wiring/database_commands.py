@@ -11,6 +11,7 @@ from adapters.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from adapters.persistence import schema
 from domain.errors import PortError
 from entrypoints.settings import Settings
+from entrypoints.wiring.keys import sealing_at
 from entrypoints.wiring.start_error import StartError
 
 
@@ -36,14 +37,14 @@ class DatabaseStatus(msgspec.Struct, frozen=True, kw_only=True):
 async def upgrade(settings: Settings) -> str | None:
     """Bring the schema to the newest revision and return it."""
     async with _server(settings) as url:
-        await schema.upgrade(url)
+        await schema.upgrade(url, sealing=sealing_at(url, settings))
         return await schema.current(url)
 
 
 async def downgrade(settings: Settings, revision: str) -> str | None:
     """Take the schema back to a revision and return it, None for nothing at all."""
     async with _server(settings) as url:
-        await schema.downgrade(url, revision)
+        await schema.downgrade(url, revision, sealing=sealing_at(url, settings))
         return await schema.current(url)
 
 

@@ -9,8 +9,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.connection import SqlConnection
+from adapters.persistence.database import engine
 from adapters.persistence.installation import InstallationRow
 from adapters.persistence.key_ring import SqlKeyRing
+from adapters.persistence.schema import OpenSealing, Sealing
+from adapters.security.cipher import AesGcmCipher
+from adapters.security.keyed_hash import HmacKeyedHash
 from adapters.security.master_key import LocalMasterKey, MasterKeyError, from_text, load_or_create, weakness
 from adapters.security.opened_ring import OpenedRing, first_entries
 from adapters.security.secret import Secret
@@ -68,6 +72,25 @@ async def was_started(pool: AsyncEngine) -> bool:
         return await InstallationRow(connection).master_key() is not None
     finally:
         await connection.aclose()
+
+
+def sealing_at(url: str, settings: Settings) -> OpenSealing:
+    """Say how a migration gets at the keys."""
+
+    async def sealing() -> Sealing:
+        pool = engine(url, connections=2, timeout=settings.database.timeout)
+        try:
+            async with opened_master_key(settings, has_data=await was_started(pool)) as master:
+                ring = await opened_ring(master, reads=pool, transactions=pool)
+        finally:
+            await pool.dispose()
+        return Sealing(
+            cipher=AesGcmCipher(ring.wrapping),
+            keyed_hash=HmacKeyedHash(ring.hashing),
+            from_master_key=isinstance(master, LocalMasterKey) and ring.follows_from(master.secret),
+        )
+
+    return sealing
 
 
 async def _entries(pool: AsyncEngine) -> Sequence[RingEntry]:

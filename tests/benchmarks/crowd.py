@@ -16,10 +16,12 @@ from sqlalchemy import insert
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import Database
+from adapters.persistence.personal import PersonalFields
 from adapters.persistence.tables import DATA_KEYS, PEOPLE
 from application.ports.cipher import Cipher, DataKeyId, WrappedKey
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.id_generator import IdGenerator
+from application.ports.keyed_hash import KeyedHash
 from application.ports.repositories import NewReference, ReferenceRepository
 from application.ports.transaction import Transaction
 from application.ports.upkeep import Upkeep
@@ -31,7 +33,7 @@ from domain.embedding import Embedding, EmbeddingSpace
 from domain.enrolment import Reference, ReferenceId
 from domain.face import Analysis, Box, Embed, Face, Landmarks, Point
 from domain.gallery import GalleryId, Policy
-from domain.person import PersonId
+from domain.person import Person, PersonId
 from domain.quality import Quality
 from domain.workspace import WorkspaceId
 from entrypoints.wiring.startup import opened
@@ -220,6 +222,7 @@ async def enrolled(
 ) -> tuple[GalleryId, list[ReferenceId]]:
     """Do what enrolment does to the record, a thousand people a transaction."""
     cipher, ids = await container.get(Cipher), await container.get(IdGenerator)
+    personal = PersonalFields(cipher, await container.get(KeyedHash))
     async with container(scope=Lifetime.REQUEST) as unit:
         gallery = (await (await unit.get(CreateGallery))(workspace=workspace, name=name, policy=Policy())).id
     references: list[ReferenceId] = []
@@ -229,7 +232,7 @@ async def enrolled(
             made = list(_sealed(cipher, ids, some, workspace=workspace, gallery=gallery, space=space))
             # The repository of people adds one at a time; its tables take a thousand.
             connection = await unit.get(SqlConnection)
-            await connection.execute(insert(PEOPLE), [_person(one.reference) for one in made])
+            await connection.execute(insert(PEOPLE), [_person(one, personal) for one in made])
             await connection.execute(insert(DATA_KEYS), [_key(one) for one in made])
             await (await unit.get(ReferenceRepository)).add(made)
             await (await unit.get(Transaction)).commit()
@@ -267,16 +270,27 @@ def _sealed(
         yield NewReference(reference=reference, key=key, template=cipher.seal(template, key=key, place=place))
 
 
-def _person(reference: Reference) -> dict[str, object]:
+def _person(made: NewReference, personal: PersonalFields) -> dict[str, object]:
+    reference = made.reference
+    person = Person(
+        id=reference.person,
+        workspace=reference.workspace,
+        gallery=reference.gallery,
+        external_id=f"person-{reference.person}",
+        metadata={},
+        created_at=reference.created_at,
+        updated_at=reference.created_at,
+        version=1,
+    )
     return {
-        "workspace_id": reference.workspace,
-        "id": reference.person,
-        "gallery_id": reference.gallery,
-        "external_id": f"person-{reference.person}",
-        "metadata": {},
-        "created_at": reference.created_at,
-        "updated_at": reference.created_at,
-        "version": 1,
+        "workspace_id": person.workspace,
+        "id": person.id,
+        "gallery_id": person.gallery,
+        "data_key_id": made.key.id,
+        "created_at": person.created_at,
+        "updated_at": person.updated_at,
+        "version": person.version,
+        **personal.of_person(person, made.key),
     }
 
 

@@ -69,17 +69,23 @@ def kept_vector(service: RunningService, kept: Kept) -> np.ndarray:
 def kept(client: httpx.Client, astronaut: bytes) -> Kept:
     """Somebody who was enrolled with everything there is, and their embedding."""
     name = f"g{uuid4().hex}"
+    names = {
+        "external_id": f"emp-{name}",
+        "metadata": f"red-{name}",
+        "file name": f"portrait-{name}.jpg",
+        "idempotency key": f"key-{name}",
+    }
     client.post("/galleries", json={"name": name})
     enrolled = client.post(
         f"/galleries/{name}/references",
-        files={"image": ("portrait.jpg", astronaut)},
-        data={"external_id": f"emp-{name}", "metadata": '{"team": "red"}'},
-        headers={"Idempotency-Key": f"key-{name}"},
+        files={"image": (names["file name"], astronaut)},
+        data={"external_id": names["external_id"], "metadata": json.dumps({"team": names["metadata"]})},
+        headers={"Idempotency-Key": names["idempotency key"]},
     ).json()
     (face,) = client.post("/faces/embed", files={"image": astronaut}).json()["faces"]
     assert client.post("/search", files={"image": astronaut}, data={"gallery": name}).json()["faces"][0]["matches"]
     vector = np.array(face["embedding"])
-    return {"name": name, "enrolled": enrolled, "vector": vector}
+    return {"name": name, "names": names, "enrolled": enrolled, "vector": vector}
 
 
 def test_no_template_is_in_any_table(service: RunningService, kept: Kept) -> None:
@@ -110,9 +116,22 @@ def test_what_the_index_holds_is_not_like_the_vector(service: RunningService, ke
 
 def test_an_answer_that_is_kept_for_repeats_is_sealed(service: RunningService, kept: Kept) -> None:
     answers = dump(service)["answers"]
-    assert f"key-{kept['name']}".encode() in answers
-    for told in (kept["enrolled"]["person"]["external_id"], kept["enrolled"]["accepted"][0]["id"], "portrait.jpg"):
-        assert told.encode() not in answers
+    assert kept["enrolled"]["person"]["id"].encode() in answers
+    assert kept["enrolled"]["accepted"][0]["id"].encode() not in answers
+
+
+def test_nothing_that_names_a_person_is_in_any_table(service: RunningService, kept: Kept) -> None:
+    named = {name: {word.encode()} for name, word in kept["names"].items()}
+    assert {table: in_it(content, named) for table, content in dump(service).items() if in_it(content, named)} == {}
+
+
+def test_people_are_still_found_by_what_names_them(client: httpx.Client, kept: Kept) -> None:
+    found = client.get(
+        f"/galleries/{kept['name']}/people", params={"external_id": kept["names"]["external_id"]}
+    ).json()["items"]
+    assert [one["metadata"] for one in found] == [{"team": kept["names"]["metadata"]}]
+    references = client.get(f"/galleries/{kept['name']}/references").json()["items"]
+    assert [one["filename"] for one in references] == [kept["names"]["file name"]]
 
 
 def test_no_image_no_template_and_no_key_is_in_any_file(
@@ -124,9 +143,10 @@ def test_no_image_no_template_and_no_key_is_in_any_file(
         "template": raw_pieces(kept["vector"], "<f4", 64),
         "api key": {keys.mine.encode()},
         "other's key": {keys.other.encode()},
+        **{name: {word.encode()} for name, word in kept["names"].items()},
     }
     there = {
-        "a name": {kept["enrolled"]["person"]["external_id"].encode()},
+        "a gallery's name": {kept["name"].encode()},
         "what the index holds": raw_pieces(kept_vector(service, kept), "<f4", 64),
     }
     seen: set[str] = set()
@@ -145,5 +165,5 @@ def test_logs_hold_nobody(service: RunningService, client: httpx.Client, kept: K
     client.post("/verify", json={"image": "AA==", "external_id": external_id})
     logged = service.logs.read_bytes()
     assert b'"request"' in logged
-    for told in (external_id, "portrait.jpg", '"team"'):
+    for told in (*kept["names"].values(), '"team"'):
         assert told.encode() not in logged

@@ -42,7 +42,7 @@ from domain.permission import Scope
 from domain.person import Person, PersonId
 from domain.quality import Quality, Reason
 from domain.workspace import Workspace, WorkspaceId
-from tests.trail import trail
+from tests.trail import CIPHER, KEYED_HASH, trail
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 SPACE = SpaceId("open@1:0123456789ab")
@@ -57,11 +57,11 @@ class Unit:
         self.transaction = SqlTransaction(self.connection, trail(self.connection))
         self.workspaces = SqlWorkspaceRepository(self.connection)
         self.galleries = SqlGalleryRepository(self.connection)
-        self.people = SqlPersonRepository(self.connection)
-        self.references = SqlReferenceRepository(self.connection)
+        self.people = SqlPersonRepository(self.connection, CIPHER, KEYED_HASH)
+        self.references = SqlReferenceRepository(self.connection, CIPHER, KEYED_HASH)
         self.notes = SqlReconciliationRepository(self.connection)
         self.keys = SqlApiKeyRepository(self.connection)
-        self.answers = SqlAnswerRepository(self.connection)
+        self.answers = SqlAnswerRepository(self.connection, KEYED_HASH)
 
 
 Begin = Callable[[], "asynccontextmanager[Unit]"]
@@ -167,7 +167,7 @@ def a_person(gallery: Gallery, external_id: str | None = None) -> Person:
 
 
 def a_key(workspace: WorkspaceId) -> WrappedKey:
-    return WrappedKey(id=DataKeyId(IDS.new()), workspace=workspace, wrapped=urandom(61))
+    return CIPHER.new_key(DataKeyId(IDS.new()), workspace=workspace)
 
 
 def a_reference(person: Person, key: WrappedKey) -> NewReference:
@@ -879,11 +879,19 @@ class TestAnswers:
 
 
 class TestTables:
-    def test_every_table_but_the_installations_is_keyed_by_workspace(self) -> None:
+    def test_every_table_but_those_of_the_whole_installation_is_keyed_by_workspace(self) -> None:
         keyed = {table.name for table in METADATA.tables.values() if "workspace_id" in table.primary_key.columns}
         assert {table.name for table in METADATA.tables.values()} - keyed == {
             "installation",
             "index_state",
+            "key_ring",
+            "ledger_mark",
+            "login_failures",
+            "one_time_links",
+            "refresh_tokens",
+            "sessions",
+            "signing_keys",
+            "users",
             "workspaces",
         }
 
@@ -891,7 +899,9 @@ class TestTables:
         for table in METADATA.tables.values():
             for constraint in table.foreign_key_constraints:
                 targets = {element.target_fullname for element in constraint.elements}
-                assert targets & {"workspaces.id"} or "workspace_id" in constraint.columns, constraint.name
+                assert targets & {"workspaces.id", "users.id", "sessions.id"} or "workspace_id" in constraint.columns, (
+                    constraint.name
+                )
 
     def test_every_cascade_and_check_of_a_foreign_key_finds_an_index(self) -> None:
         for table in METADATA.tables.values():

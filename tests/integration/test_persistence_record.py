@@ -23,7 +23,7 @@ from adapters.persistence.reference_repository import SqlReferenceRepository
 from adapters.persistence.schema_ping import SchemaPing
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.system.id_generator import UuidV7Generator
-from application.ports.cipher import DataKeyId, WrappedKey
+from application.ports.cipher import DataKeyId
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.record import SealedTemplate
 from application.ports.repositories import NewReference
@@ -35,6 +35,7 @@ from domain.gallery import Gallery, GalleryId, Policy
 from domain.person import Person, PersonId
 from domain.quality import Quality
 from domain.workspace import Workspace, WorkspaceId
+from tests.trail import CIPHER, KEYED_HASH
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SPACE = SpaceId("open@1:0123456789ab")
@@ -76,7 +77,7 @@ class Stock:
             updated_at=NOW,
             version=1,
         )
-        key = WrappedKey(id=DataKeyId(IDS.new()), workspace=self.workspace, wrapped=urandom(61))
+        key = CIPHER.new_key(DataKeyId(IDS.new()), workspace=self.workspace)
         new = [
             NewReference(
                 reference=Reference(
@@ -99,24 +100,26 @@ class Stock:
             for _ in range(references)
         ]
         async with self._connection() as connection:
-            await SqlPersonRepository(connection).add(person, key)
-            await SqlReferenceRepository(connection).add(new)
+            await SqlPersonRepository(connection, CIPHER, KEYED_HASH).add(person, key)
+            await SqlReferenceRepository(connection, CIPHER, KEYED_HASH).add(new)
         return person, [
             SealedTemplate(
                 reference=one.reference.id,
                 person=person.id,
-                external_id=external_id,
                 key=key,
                 space=SPACE,
                 template=one.template,
+                read_external_id=lambda: external_id,
             )
             for one in new
         ]
 
     async def merge(self, source: Person, target: Person) -> None:
         async with self._connection() as connection:
-            await SqlPersonRepository(connection).save(replace(source, merged_into=target.id, version=2))
-            await SqlReferenceRepository(connection).move(
+            await SqlPersonRepository(connection, CIPHER, KEYED_HASH).save(
+                replace(source, merged_into=target.id, version=2)
+            )
+            await SqlReferenceRepository(connection, CIPHER, KEYED_HASH).move(
                 self.workspace, self.gallery.id, source=source.id, target=target.id, back=False
             )
 
@@ -137,7 +140,7 @@ class Committed:
 
 @pytest.fixture
 async def record(database: Database) -> AsyncIterator[SqlRecord]:
-    record = SqlRecord(database.reads)
+    record = SqlRecord(database.reads, CIPHER, KEYED_HASH)
     yield record
     await record.aclose()
 
@@ -208,7 +211,8 @@ class TestRecord:
         with pytest.raises(PersonMerged, match=str(person.id)):
             await record.templates_of(stock.workspace, stock.gallery.id, "emp-18")
         _, found = await record.templates_of(stock.workspace, stock.gallery.id, person.id)
-        assert found == [*ours, replace(theirs[0], person=person.id, external_id="emp-17")]
+        assert found == [*ours, replace(theirs[0], person=person.id)]
+        assert {one.external_id for one in found} == {"emp-17"}
 
     async def test_templates_are_read_of_those_references_that_are_in_the_gallery(
         self, record: SqlRecord, stock: Stock, stranger: Stock
@@ -335,7 +339,7 @@ class TestFailures:
             database = Database.at(f"postgresql://facepass@127.0.0.1:{taken.getsockname()[1]}/facepass?sslmode=disable")
             for call in (
                 DatabasePing(database.pings).ping(),
-                SqlRecord(database.reads).gallery(WorkspaceId(IDS.new()), "default"),
+                SqlRecord(database.reads, CIPHER, KEYED_HASH).gallery(WorkspaceId(IDS.new()), "default"),
                 SqlWorkspaceRepository(SqlConnection(database.transactions)).named("ours"),
             ):
                 with pytest.raises(PortUnavailable) as told:
@@ -409,7 +413,7 @@ class TestFailures:
         async with database.transactions.connect(), database.reads.connect():
             for call in (
                 SqlWorkspaceRepository(SqlConnection(database.transactions)).named("ours"),
-                SqlRecord(database.reads).gallery(WorkspaceId(IDS.new()), "default"),
+                SqlRecord(database.reads, CIPHER, KEYED_HASH).gallery(WorkspaceId(IDS.new()), "default"),
             ):
                 with pytest.raises(PortBusy):
                     await call
@@ -434,7 +438,9 @@ class TestFailures:
             connection = SqlConnection(database.transactions)
             try:
                 for person in order:
-                    await SqlPersonRepository(connection).get(stock.workspace, stock.gallery.id, person.id)
+                    await SqlPersonRepository(connection, CIPHER, KEYED_HASH).get(
+                        stock.workspace, stock.gallery.id, person.id
+                    )
                     if person is order[0]:
                         await both_hold.wait()
             finally:

@@ -69,7 +69,6 @@ def _sealed(reference: ReferenceId, pending: Pending, space: SpaceId) -> SealedT
     return SealedTemplate(
         reference=reference,
         person=pending.person,
-        external_id=None,
         key=pending.key,
         space=space,
         template=pending.templates[space],
