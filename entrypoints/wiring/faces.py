@@ -164,7 +164,7 @@ async def _opened_insightface(
     pack = await asyncio.to_thread(insightface_pack, chosen.pack, chosen.root or DEFAULT_ROOT)
     if settings.models.commercial_only and not pack.commercial:
         raise PackNotCommercial(f"{pack.name}: {pack.licence}; FACEPASS_MODELS__COMMERCIAL_ONLY is set")
-    log.info("insightface_pack", name=pack.name, licence=pack.licence)
+    log.info("insightface_pack", pack=pack.name, licence=pack.licence)
     if chosen.download:
         await asyncio.to_thread(download_pack, pack)
     embedder = await asyncio.to_thread(
