@@ -39,13 +39,13 @@ OpenSealing = Callable[[], Awaitable[Sealing]]
 """Opens the keys, where there are rows to be sealed; may raise whatever it likes."""
 
 
-async def upgrade(url: str, *, sealing: OpenSealing | None = None) -> None:
-    """Bring the database to this version's schema; nothing happens where it is there already.
+async def upgrade(url: str, to: str = "head", *, sealing: OpenSealing | None = None) -> None:
+    """Bring the database to this version's schema, or to an older one; nothing happens where it is there already.
 
     Processes that do so at once wait for each other. Raises `PortRejected` where a newer version has been at work, or
     where there are rows to be sealed and no `sealing`, and `PortUnavailable`.
     """
-    await _alone(url, lambda config: command.upgrade(config, "head"), sealing)
+    await _alone(url, lambda config: command.upgrade(config, to), sealing)
 
 
 async def downgrade(url: str, revision: str, *, sealing: OpenSealing | None = None) -> None:
@@ -83,6 +83,14 @@ async def current(url: str) -> str | None:
 async def is_current(pool: AsyncEngine) -> bool:
     """Whether the database is at this version's schema. Raises `PortUnavailable`."""
     return await _revision(pool) == head()
+
+
+def knows(revision: str) -> bool:
+    """Whether a revision is one of this version's."""
+    try:
+        return ScriptDirectory.from_config(_config()).get_revision(revision) is not None
+    except CommandError:
+        return False
 
 
 def head() -> str:

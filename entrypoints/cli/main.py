@@ -31,6 +31,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "gallery": ("entrypoints.cli.galleries", "Move a gallery to another model."),
         "audit": ("entrypoints.cli.audit", "Read the audit log, and prove that nobody changed it."),
         "index": ("entrypoints.cli.index", "Check the vector index or make it anew."),
+        "backup": ("entrypoints.cli.backup", "Back up the record, kept images and the ledger of erasures."),
+        "restore": ("entrypoints.cli.backup", "Restore a backup, and erase again whoever was erased since."),
         "erase": ("entrypoints.cli.erase", "Erase people for good, and prove it."),
         "db": ("entrypoints.cli.database", "Look after the database."),
         "config": ("entrypoints.cli.config", "Print every setting."),

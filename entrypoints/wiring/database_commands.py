@@ -36,27 +36,27 @@ class DatabaseStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 async def upgrade(settings: Settings) -> str | None:
     """Bring the schema to the newest revision and return it."""
-    async with _server(settings) as url:
+    async with database_server(settings) as url:
         await schema.upgrade(url, sealing=sealing_at(url, settings))
         return await schema.current(url)
 
 
 async def downgrade(settings: Settings, revision: str) -> str | None:
     """Take the schema back to a revision and return it, None for nothing at all."""
-    async with _server(settings) as url:
+    async with database_server(settings) as url:
         await schema.downgrade(url, revision, sealing=sealing_at(url, settings))
         return await schema.current(url)
 
 
 async def current(settings: Settings) -> tuple[str | None, str]:
     """Return the schema's revision and the newest there is."""
-    async with _server(settings) as url:
+    async with database_server(settings) as url:
         return await schema.current(url), schema.head()
 
 
 async def revision(settings: Settings, message: str) -> None:
     """Write a migration from what the tables say and the database has not."""
-    async with _server(settings) as url:
+    async with database_server(settings) as url:
         await schema.revision(url, message)
 
 
@@ -69,7 +69,7 @@ async def status(settings: Settings) -> DatabaseStatus:
         found = await asyncio.to_thread(server.status)
         at = None
         if found.ready:
-            async with _server(settings) as url:
+            async with database_server(settings) as url:
                 at = await schema.current(url)
     except EmbeddedPostgresError as error:
         raise StartError(str(error)) from error
@@ -106,7 +106,7 @@ async def _status_of_server(url: str) -> DatabaseStatus:
 
 
 @asynccontextmanager
-async def _server(settings: Settings) -> AsyncIterator[str]:
+async def database_server(settings: Settings) -> AsyncIterator[str]:
     """Start the private server where no other is set; unlike a container, leave its schema alone."""
     if settings.database.url is not None:
         yield settings.database.url

@@ -1,0 +1,217 @@
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from dishka import Scope
+from sqlalchemy import select
+
+from adapters.persistence.connection import SqlConnection
+from adapters.persistence.tables import AUDIT_ENTRIES
+from application.ports.blob_store import BlobKey
+from application.use_cases.erasure.ledger import Ledger
+from domain.audit import INSTANCE
+from entrypoints.settings import Settings
+from entrypoints.wiring.backups import (
+    MANIFEST,
+    Manifest,
+    Restored,
+    back_up,
+    read_manifest,
+    require_whole,
+    restore,
+)
+from entrypoints.wiring.start_error import StartError
+from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
+from tests.integration.test_erasure import ADA, BEN, Backends, erase, found, found_code, person, proof
+
+
+def unheard(_stage: str, _done: int, _total: int | None) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A service with blobs and a master key of its own, over one database and later over another."""
+
+    settings: Settings
+    elsewhere: Settings
+    """The same over an empty database."""
+    backends: Backends
+    """The same for all services over it."""
+    folder: Path
+
+    @property
+    def blobs(self) -> StoppableBlobStore:
+        return self.backends.blobs
+
+    @asynccontextmanager
+    async def running(self, settings: Settings) -> AsyncIterator[InProcess]:
+        async with in_process(settings, self.backends, work=False) as node:
+            yield node
+
+    async def back_up(self, node: InProcess) -> Manifest:
+        return await back_up(node.container, self.folder, report=unheard)
+
+    async def restored(
+        self, settings: Settings, backends: Backends, *, ledger: Path | None = None, replace: bool = False
+    ) -> Restored:
+        manifest = read_manifest(self.folder)
+        require_whole(self.folder, manifest, report=unheard)
+        return await restore(
+            settings,
+            self.folder,
+            manifest,
+            backends,
+            ledger=ledger,
+            replace=replace,
+            index=True,
+            report=unheard,
+        )
+
+
+@pytest.fixture
+def installation(database_url: str, empty_database_url: str, tmp_path: Path) -> Installation:
+    return Installation(
+        settings=settings_for(database_url, tmp_path, tmp_path / "models"),
+        elsewhere=settings_for(empty_database_url, tmp_path, tmp_path / "models"),
+        backends=Backends(StoppableBlobStore()),
+        folder=tmp_path / "backup",
+    )
+
+
+async def actions(node: InProcess) -> list[str]:
+    async with node.container(scope=Scope.REQUEST) as unit:
+        connection = await unit.get(SqlConnection)
+        found = await connection.execute(select(AUDIT_ENTRIES.c.action).where(AUDIT_ENTRIES.c.workspace_id == INSTANCE))
+        return list(found.scalars())
+
+
+async def test_whoever_was_erased_after_the_backup_is_nobody_after_its_restore(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        ada, ben = await person(node, ADA, external_id="ada"), await person(node, BEN, external_id="ben")
+        made = await installation.back_up(node)
+        assert (made.rows("people"), made.rows("references"), made.blobs, made.erasures) == (2, 2, 2, 0)
+        await erase(node, ada)
+        assert "backup.made" in await actions(node)
+    restored = await installation.restored(installation.elsewhere, installation.backends)
+    assert (restored.people, restored.erased_again, restored.indexed) == (2, 1, 1)
+    async with installation.running(installation.elsewhere) as node:
+        assert [await found_code(node, one) for one in (ada, ben)] == [404, 200]
+        assert (await proof(node, ada)).gone
+        assert (await found(node, ADA), await found(node, BEN)) == ([], [ben])
+        images = [key async for key in installation.blobs.keys("images/")]
+        assert len(images) == 1
+        listed = (await node.client.get("/galleries/default/references")).json()["items"]
+        image = await node.client.get(f"/galleries/default/references/{listed[0]['id']}/image")
+        assert image.content == BEN
+        assert "backup.restored" in await actions(node)
+
+
+async def test_with_the_blob_store_lost_too_an_exported_ledger_forgets_them(installation: Installation) -> None:
+    exported = installation.folder.with_name("ledger.jsonl")
+    async with installation.running(installation.settings) as node:
+        ada, ben = await person(node, ADA), await person(node, BEN)
+        await installation.back_up(node)
+        await erase(node, ada)
+        ledger = await node.container.get(Ledger)
+        keys = [key async for key in installation.blobs.keys("ledger/")]
+        exported.write_bytes(b"".join([ledger.written(await ledger.entry(key)) for key in keys]))
+    lost = Backends(StoppableBlobStore())
+    restored = await installation.restored(installation.elsewhere, lost, ledger=exported)
+    assert restored.erased_again == 1
+    assert [key async for key in lost.blobs.keys("ledger/")] == keys
+    async with in_process(installation.elsewhere, lost, work=False) as node:
+        assert [await found_code(node, one) for one in (ada, ben)] == [404, 200]
+        assert (await proof(node, ada)).gone
+
+
+async def test_an_erasure_before_the_backup_is_in_it(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        ada = await person(node, ADA)
+        await erase(node, ada)
+        assert (await installation.back_up(node)).erasures == 1
+    lost = Backends(StoppableBlobStore())
+    await installation.restored(installation.elsewhere, lost)
+    async with in_process(installation.elsewhere, lost, work=False) as node:
+        assert (await proof(node, ada)).gone
+
+
+async def test_a_backup_holds_no_face_no_name_and_no_key(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        await person(node, ADA, external_id="ada-lovelace", metadata='{"team": "analytical engine"}')
+        await installation.back_up(node)
+    key = installation.settings.master_key_path.read_bytes().splitlines()[-1]
+    for path in (path for path in installation.folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert path.stat().st_mode & 0o077 == 0
+        assert ADA not in content
+        assert key not in content
+
+
+async def test_a_database_in_use_is_replaced_only_where_that_is_said(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        ada = await person(node, ADA)
+        await installation.back_up(node)
+        ben = await person(node, BEN)
+        with pytest.raises(StartError, match="end services and workers first"):
+            await installation.restored(installation.settings, installation.backends, replace=True)
+    with pytest.raises(StartError, match="--replace"):
+        await installation.restored(installation.settings, installation.backends)
+    await installation.restored(installation.settings, installation.backends, replace=True)
+    async with installation.running(installation.settings) as node:
+        assert [await found_code(node, one) for one in (ada, ben)] == [200, 404]
+        assert (await found(node, ADA), await found(node, BEN)) == ([ada], [])
+
+
+async def test_a_backup_that_is_not_whole_or_another_s_is_refused(installation: Installation, tmp_path: Path) -> None:
+    async with installation.running(installation.settings) as node:
+        await person(node, ADA)
+        await installation.back_up(node)
+        with pytest.raises(StartError, match="not empty"):
+            await installation.back_up(node)
+    manifest = read_manifest(installation.folder)
+    other = tmp_path / "another.master.key"
+    other.write_text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+    other.chmod(0o600)
+    with pytest.raises(StartError, match="another master key"):
+        await installation.restored(
+            Settings(
+                data_dir=tmp_path / "data",
+                database=installation.elsewhere.database,
+                models=installation.elsewhere.models,
+                master_key_file=other,
+            ),
+            installation.backends,
+        )
+    rows = installation.folder / "database" / "people"
+    rows.write_bytes(rows.read_bytes().replace(b"\n", b"\r") + b"x")
+    with pytest.raises(StartError, match="database/people was changed"):
+        require_whole(installation.folder, manifest, report=unheard)
+    rows.unlink()
+    with pytest.raises(StartError, match="database/people is missing"):
+        require_whole(installation.folder, manifest, report=unheard)
+    path = installation.folder / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": "9999"}))
+    with pytest.raises(StartError, match="newer than this one"):
+        read_manifest(installation.folder)
+    path.unlink()
+    with pytest.raises(StartError, match="not finished"):
+        read_manifest(installation.folder)
+
+
+async def test_files_that_would_leave_their_place_are_refused(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        await person(node, ADA)
+        await installation.back_up(node)
+        assert await installation.blobs.get(BlobKey("images")) is None
+    manifest = read_manifest(installation.folder)
+    path = installation.folder / MANIFEST
+    written = json.loads(path.read_text())
+    written["files"][0]["name"] = "../backup/../../etc/passwd"
+    path.write_text(json.dumps(written))
+    assert manifest != read_manifest(installation.folder)
+    with pytest.raises(StartError, match="missing"):
+        require_whole(installation.folder, read_manifest(installation.folder), report=unheard)
