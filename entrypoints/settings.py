@@ -268,8 +268,8 @@ class RateLimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     address: RateText = "3000/60"
     """Calls without a good credential. Guessing a key of 256 bits is hopeless at any rate; this bounds the look-ups."""
     auth: RateText = "120/60"
-    """Calls that need no credential, from one address: each login costs 64 MiB and some 30 ms of a processor. An office
-    behind one router logs in at that rate, and accounts have a lock of their own."""
+    """Calls that need no credential, from one address: each login costs 46 MiB and a tenth of a second of one core. An
+    office behind one router logs in at that rate, and accounts have a lock of their own."""
 
 
 class AccountsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

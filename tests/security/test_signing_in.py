@@ -2,17 +2,22 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+from dishka import Scope
 from sqlalchemy import Text, cast, func, select
 
 from adapters.persistence.database import Database
-from adapters.persistence.tables import AUDIT_ENTRIES, LOGIN_FAILURES, METADATA, SESSIONS
+from adapters.persistence.tables import AUDIT_ENTRIES, LOGIN_FAILURES, METADATA, SESSIONS, SIGNING_KEYS
+from application.use_cases.accounts.purge_accounts import PurgeAccounts
+from application.use_cases.accounts.rotate_signing_key import RotateSigningKey
 from domain.user import FREE_FAILURES
 from tests.e2e.wire import is_problem
-from tests.security.accounts import OTHER_PASSWORD, PASSWORD, Accounts, accounts_of
+from tests.security.accounts import OTHER_PASSWORD, PASSWORD, Accounts, Tokens, accounts_of
 
 
 @pytest.fixture
@@ -293,6 +298,52 @@ async def test_what_is_done_to_accounts_stands_in_the_audit_log(accounts: Accoun
     found = await actions(database)
     for action in ("user.registered", "user.logged_in", "user.login_failed", "user.logged_out"):
         assert action in found
+
+
+async def rotated(accounts: Accounts, *, at_once: bool = False) -> None:
+    async with accounts.service.container(scope=Scope.REQUEST) as unit:
+        await (await unit.get(RotateSigningKey))(at_once=at_once)
+
+
+def key_of(tokens: Tokens) -> str:
+    kid: str = jwt.get_unverified_header(tokens["access_token"])["kid"]
+    return kid
+
+
+async def test_tokens_of_the_signing_key_before_are_good_until_they_expire(accounts: Accounts) -> None:
+    older = await accounts.member()
+    await rotated(accounts)
+    newer = await accounts.signed_in("ada@example.org")
+    assert key_of(newer) != key_of(older)
+    for tokens in (older, newer):
+        assert (await accounts.call("GET", "/auth/me", tokens)).status_code == 200
+
+
+async def test_a_signing_key_that_is_given_up_at_once_is_refused_and_sessions_go_on(accounts: Accounts) -> None:
+    older = await accounts.member()
+    await rotated(accounts, at_once=True)
+    is_problem(await accounts.call("GET", "/auth/me", older), 401, "credential_invalid")
+    newer = (await accounts.refresh(older["refresh_token"])).json()
+    assert (await accounts.call("GET", "/auth/me", newer)).status_code == 200
+
+
+async def test_a_signing_key_rotates_by_itself_when_it_is_old(accounts: Accounts, database: Database) -> None:
+    older = await accounts.member()
+    assert key_of(await accounts.signed_in("ada@example.org")) == key_of(older)
+    async with database.transactions.begin() as connection:
+        await connection.execute(SIGNING_KEYS.update().values(created_at=func.now() - timedelta(days=31)))
+    newer = await accounts.signed_in("ada@example.org")
+    assert key_of(newer) != key_of(older)
+    assert (await accounts.call("GET", "/auth/me", older)).status_code == 200
+    assert (await actions(database)).count("signing_key.rotated") == 2
+
+
+async def test_upkeep_keeps_what_is_in_use(accounts: Accounts) -> None:
+    tokens = await accounts.member()
+    async with accounts.service.container(scope=Scope.REQUEST) as unit:
+        await (await unit.get(PurgeAccounts))()
+    assert (await accounts.call("GET", "/auth/me", tokens)).status_code == 200
+    assert (await accounts.refresh(tokens["refresh_token"])).status_code == 200
 
 
 async def test_a_session_that_has_run_out_is_refreshed_no_more(accounts: Accounts, database: Database) -> None:

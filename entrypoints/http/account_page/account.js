@@ -97,7 +97,7 @@ wire(invitation, async (fields) => {
   const email = fields.email.value, password = fields.password.value;
   if (mode === "register") {
     await call("register", { email, password, name: fields.name.value, invitation: token });
-    show("done", "Your account is there", "Sign in with your email address and password. You can close this page.");
+    show("done", "Your account is ready", "Sign in with your email address and password. You can close this page.");
     return;
   }
   const tokens = await call("login", { email, password });
@@ -119,7 +119,7 @@ wire(invitation, async (fields) => {
     show(link.purpose === "password" ? "password" : "invitation");
   } catch (error) {
     if (error.code === "link_invalid") {
-      show("failed", "This link is good no longer", "It was used, or it has expired. Ask whoever gave it to you for another.");
+      show("failed", "This link is no longer good", "It was used, or it has expired. Ask whoever gave it to you for another.");
     } else {
       show("failed", "That did not work", said(error));
     }

@@ -36,4 +36,4 @@ def account_script() -> Response[bytes]:
 
 
 def _file(name: str, media_type: str) -> Response[bytes]:
-    return Response((_FOLDER / name).read_bytes(), media_type=f"{media_type}; charset=utf-8", headers=_HEADERS)
+    return Response((_FOLDER / name).read_bytes(), media_type=media_type, headers=_HEADERS)

@@ -1,0 +1,69 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.models]
+
+PASSWORD = "correct horse battery"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Somebody at a shell, beside a database that is there already."""
+
+    environment: dict[str, str]
+    folder: Path
+
+    def runs(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "entrypoints.cli", *arguments],
+            input=typed,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd=Path(__file__).parents[2],
+            timeout=120,
+            check=False,
+        )
+
+    def tells(self, *arguments: str, typed: str = "") -> Any:  # noqa: ANN401 - JSON is anything
+        done = self.runs(*arguments, "--json", typed=typed)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def operator(database_url: str, open_pack_dir: Path, tmp_path: Path) -> Operator:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("FACEPASS_")}  # noqa: TID251 - what a shell hands on
+    ours = {
+        "FACEPASS_DATABASE__URL": database_url,
+        "FACEPASS_DATA_DIR": str(tmp_path / "data"),
+        "FACEPASS_MODELS__DIR": str(open_pack_dir),
+        "FACEPASS_HTTP__PUBLIC_URL": "https://faces.example.org/",
+        "FACEPASS_LOG_LEVEL": "error",
+    }
+    return Operator({**bare, **ours}, tmp_path)
+
+
+def test_an_administrator_is_made_and_accounts_are_looked_after(operator: Operator) -> None:
+    made = operator.tells("bootstrap", "--admin-email", "root@example.org", typed=PASSWORD + "\n")
+    (root,) = operator.tells("users", "list")
+    assert (root["id"], root["email"], root["administrator"]) == (made["administrator_id"], "root@example.org", True)
+    link = operator.runs("users", "password-link", "ROOT@example.org")
+    assert link.stdout.startswith("https://faces.example.org/account#fl_")
+    last = operator.runs("users", "delete", "root@example.org")
+    assert last.returncode == 1
+    assert "last_administrator" in last.stderr or "last administrator" in last.stderr
+    assert operator.tells("keys", "rotate-signing")["key_id"]
+
+
+def test_a_password_is_no_option_of_a_command(operator: Operator) -> None:
+    said = operator.runs("bootstrap", "--help").stdout
+    assert "--admin-email" in said
+    assert "--password" not in said
