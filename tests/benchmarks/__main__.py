@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.accuracy import accuracy
+from tests.benchmarks.audit import audit
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.embedder import embedder
 from tests.benchmarks.enrol import enrol
@@ -27,7 +28,7 @@ from tests.benchmarks.verify import verify
 
 BENCHMARKS: Final[dict[str, Callable[[Bench], list[Row]]]] = {
     measure.__name__: measure
-    for measure in (embedder, verify, latency, enrol, megapixels, start, search, health, accuracy)
+    for measure in (embedder, verify, audit, latency, enrol, megapixels, start, search, health, accuracy)
 }
 
 

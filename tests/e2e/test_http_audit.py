@@ -1,3 +1,4 @@
+import asyncio
 import hmac
 import json
 from collections.abc import AsyncIterator
@@ -225,3 +226,32 @@ async def test_a_head_that_was_kept_is_held_to(service: InProcess) -> None:
     report = (await service.client.get("/audit/verify", params={"head": f"{int(number) + 50}:{mac}"})).json()
     assert report["findings"][-1]["fault"] == "removed"
     is_problem(await service.client.get("/audit/verify", params={"head": "x"}), 422, "invalid_value", field="head")
+
+
+async def test_calls_that_get_in_each_others_way_leave_a_chain_without_a_gap(service: InProcess) -> None:
+    client = service.client
+    people = [
+        await enrol(service, MemoryFaceEmbedder.picture(f"person-{number}"), f"p-{number}") for number in range(6)
+    ]
+    ids = [one["person"]["id"] for one in people]
+
+    async def quarrel(number: int) -> list[int]:
+        one, two = ids[number % 6], ids[(number + 1) % 6]
+        answers = [
+            await client.post(f"{DEFAULT}/people/{one}/merge", json={"person_id": two}),
+            await client.post("/verify", files={"image": ADA}, data={"person_id": one}),
+            await client.post(
+                DEFAULT + "/references",
+                files={"image": MemoryFaceEmbedder.picture(f"other-{number}")},
+                data={"person_id": two},
+            ),
+            await client.post(f"{DEFAULT}/people/{one}/unmerge", json={"person_id": two}),
+            await client.patch(f"{DEFAULT}/people/{two}", json={"metadata": {"number": str(number)}}),
+        ]
+        return [answer.status_code for answer in answers]
+
+    seen = [status for statuses in await asyncio.gather(*map(quarrel, range(12))) for status in statuses]
+    assert max(seen) < 500, seen
+    report = (await client.get("/audit/verify")).json()
+    assert report["sound"], report
+    assert [one["number"] for one in await entries(service)] == list(range(1, report["entries"] + 1))

@@ -1,0 +1,71 @@
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from entrypoints.cli.main import main
+from tests.conftest import execute
+
+Facepass = Callable[..., Result]
+
+
+@pytest.fixture
+def facepass(database_url: str, tmp_path: Path) -> Facepass:
+    """The command, on a database with nothing in it."""
+    environment = {
+        "FACEPASS_DATA_DIR": str(tmp_path / "data"),
+        "FACEPASS_DATABASE__URL": database_url,
+        "FACEPASS_LOG_LEVEL": "error",
+    }
+
+    def command(*arguments: str, status: int = 0) -> Result:
+        done = CliRunner().invoke(main, ["audit", *arguments], env=environment)
+        assert done.exit_code == status, done.output
+        return done
+
+    return command
+
+
+def test_the_log_is_exported_listed_and_verified(facepass: Facepass, tmp_path: Path) -> None:
+    assert "0 entries" in facepass("verify", "--instance").stdout
+    facepass("export", "--instance", "--output", str(tmp_path / "audit.jsonl"))
+    facepass("export", "--instance")
+    lines = [json.loads(line) for line in facepass("export", "--instance").stdout.splitlines()]
+    assert [(line["number"], line["action"], line["actor_kind"]) for line in lines] == [
+        (number, "audit.exported", "cli") for number in (1, 2, 3)
+    ]
+    assert (tmp_path / "audit.jsonl").read_text().splitlines() == facepass("export", "--instance").stdout.splitlines()[
+        :1
+    ]
+    listed = json.loads(facepass("list", "--instance", "--limit", "2", "--json").stdout)
+    assert [one["number"] for one in listed] == [4, 3]
+    assert "audit.exported" in facepass("list", "--instance").stdout
+    (verified,) = json.loads(facepass("verify", "--all", "--json").stdout)
+    assert (verified["chain"], verified["report"]["sound"], verified["report"]["entries"]) == ("the instance", True, 4)
+
+
+def test_what_was_done_to_the_log_is_named_and_ends_in_status_1(facepass: Facepass, database_url: str) -> None:
+    for _ in range(4):
+        facepass("export", "--instance")
+    head = next(
+        line.removeprefix("head: ")
+        for line in facepass("verify", "--instance").stdout.splitlines()
+        if line.startswith("head: ")
+    )
+    asyncio.run(_tampered(database_url))
+    said = facepass("verify", "--instance", status=1).stdout
+    assert "removed" in said
+    (report,) = json.loads(facepass("verify", "--instance", "--json", status=1).stdout)
+    assert [(one["number"], one["fault"]) for one in report["report"]["findings"]] == [(2, "removed"), (3, "unlinked")]
+    number, _, mac = head.partition(":")
+    assert number == "4"
+    facepass("verify", "--instance", "--head", f"9:{mac}", status=1)
+    facepass("verify", "--all", "--head", head, status=2)
+
+
+async def _tampered(url: str) -> None:
+    await execute(url, "ALTER TABLE audit_entries DISABLE TRIGGER ALL")
+    await execute(url, "DELETE FROM audit_entries WHERE number = 2")
