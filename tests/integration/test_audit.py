@@ -19,7 +19,7 @@ from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.security.keyed_hash import HmacKeyedHash
-from adapters.security.master_key import MasterKey
+from adapters.security.secret import Secret
 from adapters.system.clock import SystemClock
 from application.ports.errors import PortBusy, PortUnavailable
 from application.use_cases.audit.origin import done_for
@@ -266,7 +266,7 @@ class TestTampering:
 
     async def test_a_chain_that_was_made_anew_without_the_key_is_found(self, database: Database) -> None:
         await written(database, *(event() for _ in range(5)))
-        foreign = HmacKeyedHash(MasterKey(bytes(reversed(range(32)))))
+        foreign = HmacKeyedHash(Secret(bytes(reversed(range(32)))))
         async with superuser(database) as connection:
             await connection.execute(text("DELETE FROM audit_entries"))
             await connection.execute(text("DELETE FROM audit_heads"))
