@@ -4,7 +4,6 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
@@ -48,6 +47,8 @@ WORKSPACE_HEADER = "X-Workspace-Id"
 WORKSPACE_PARAMETER = "workspace"
 """In a path it says which workspace is meant, whatever the header says."""
 
+GALLERY_PARAMETER = "gallery"
+
 PERMISSION_OPTION = "needs"
 """Every route names the permission it needs under this option; a test says that none is without."""
 
@@ -76,6 +77,9 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     connection.state[_PRINCIPAL] = principal
     _set_origin(connection, principal)
     principal.require(needed)
+    if principal.galleries is not None and GALLERY_PARAMETER in connection.path_params:
+        # Routes ask themselves, to have the id; here for the one that would forget to, and before it reads a body.
+        await gallery_of(connection, connection.path_params[GALLERY_PARAMETER])
 
 
 async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
@@ -155,7 +159,7 @@ def require_all_galleries(connection: ASGIConnection[Any, Any, Any, Any]) -> Non
         raise ScopeMissing("this API key is limited to some galleries: it cannot make others")
 
 
-async def gallery_of(request: Request[Any, Any, Any], name: str | None) -> GalleryId | str:
+async def gallery_of(request: ASGIConnection[Any, Any, Any, Any], name: str | None) -> GalleryId | str:
     """Return the gallery that a path or a body names, by id or name; the default one where none is named.
 
     Raises `GalleryNotFound` for one that the credential is not for, as for one that is not there.
