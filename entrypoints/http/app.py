@@ -94,6 +94,7 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         workspaces.change_member,
         workspaces.remove_member,
         workspaces.leave_workspace,
+        workspaces.invite_member,
     ),
     "Account": (
         auth.register,

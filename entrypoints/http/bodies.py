@@ -226,6 +226,15 @@ class MemberBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """`owner`, `admin`, `operator` or `viewer`."""
 
 
+class InvitationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An invitation to a workspace."""
+
+    role: str
+    """`owner`, `admin`, `operator` or `viewer`."""
+    email: str | None = None
+    """The one address that may use it; missing: whoever has the link."""
+
+
 class MemberChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A member's new role."""
 

@@ -74,6 +74,7 @@ from application.use_cases.workspaces.add_member import AddMember
 from application.use_cases.workspaces.change_member import ChangeMember
 from application.use_cases.workspaces.create_workspace import CreateWorkspace
 from application.use_cases.workspaces.get_workspace import GetWorkspace
+from application.use_cases.workspaces.invite_member import InviteMember
 from application.use_cases.workspaces.list_members import ListMembers
 from application.use_cases.workspaces.list_workspaces import ListWorkspaces
 from application.use_cases.workspaces.new_workspace import NewWorkspace
@@ -125,6 +126,7 @@ class UseCaseProvider(Provider):
         AddMember,
         ChangeMember,
         RemoveMember,
+        InviteMember,
         CreateGallery,
         ListGalleries,
         UpdateGallery,

@@ -217,3 +217,27 @@ async def test_a_deleted_owner_is_none_that_a_workspace_could_be_left_to(service
     await execute(database_url, f"UPDATE users SET deleted_at = now() WHERE id = '{gone.user}'")  # noqa: S608 - an id of ours
     async with caller(service, owner.headers) as client:
         is_problem(await client.delete(f"/workspaces/{service.workspace}/members/me"), 409, "last_owner")
+
+
+async def test_an_invitation_makes_a_member_once_and_reaches_no_further_than_who_made_it(service: InProcess) -> None:
+    admin = await member(service, Role.ADMIN)
+    invited, late = await sign_in(service.container), await sign_in(service.container)
+    invitations = f"/workspaces/{service.workspace}/invitations"
+    async with (
+        caller(service, admin.headers) as inviting,
+        caller(service, invited.headers) as accepting,
+        caller(service, late.headers) as too_late,
+    ):
+        is_problem(await inviting.post(invitations, json={"role": "owner"}), 403, "role_missing")
+        is_problem(await accepting.post(invitations, json={"role": "viewer"}), 404, "workspace_not_found")
+        body = {"role": "operator", "email": invited.email}
+        refused = await inviting.post(invitations, json=body, headers={"Idempotency-Key": "once"})
+        is_problem(refused, 422, "invalid_value", field="Idempotency-Key")
+        made = await inviting.post(invitations, json=body)
+        assert made.status_code == 201, made.text
+        assert made.headers["Cache-Control"] == "no-store"
+        token = {"token": made.json()["token"]}
+        is_problem(await too_late.post("/auth/invitation", json=token), 422, "link_invalid")
+        assert (await accepting.post("/auth/invitation", json=token)).status_code == 200
+        is_problem(await accepting.post("/auth/invitation", json=token), 422, "link_invalid")
+        assert await role_of(inviting, service.workspace, invited.user) == "operator"

@@ -12,6 +12,7 @@ from application.use_cases.workspaces.add_member import AddMember
 from application.use_cases.workspaces.change_member import ChangeMember
 from application.use_cases.workspaces.create_workspace import CreateWorkspace
 from application.use_cases.workspaces.get_workspace import GetWorkspace
+from application.use_cases.workspaces.invite_member import InviteMember
 from application.use_cases.workspaces.list_members import ListMembers
 from application.use_cases.workspaces.list_workspaces import ListWorkspaces
 from application.use_cases.workspaces.remove_member import RemoveMember
@@ -29,11 +30,21 @@ from entrypoints.http.access_shapes import (
     to_member,
     to_workspace,
 )
-from entrypoints.http.bodies import MemberBody, MemberChangeBody, WorkspaceBody, WorkspaceChangeBody, read_body
+from entrypoints.http.account_shapes import NO_STORE, LinkShape, to_link
+from entrypoints.http.bodies import (
+    InvitationBody,
+    MemberBody,
+    MemberChangeBody,
+    WorkspaceBody,
+    WorkspaceChangeBody,
+    read_body,
+    refuse_idempotency_key,
+)
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.names import page_size
 from entrypoints.http.openapi import takes
+from entrypoints.settings import Settings
 
 WORKSPACES = "/workspaces"
 WORKSPACE = WORKSPACES + "/{workspace:uuid}"
@@ -192,6 +203,32 @@ async def leave_workspace(
 ) -> None:
     """Leave a workspace."""
     await remove(workspace=WorkspaceId(workspace), remover=principal_of(request), user=user_of(request))
+
+
+@post(
+    WORKSPACE + "/invitations",
+    needs=Permission.MEMBERS,
+    operation_class=takes(InvitationBody),
+    description=getdoc(InviteMember),
+    summary="Invite somebody to a workspace",
+)
+@inject
+async def invite_member(
+    request: Request[Any, Any, Any],
+    workspace: FromPath[UUID],
+    invite: FromDishka[InviteMember],
+    settings: FromDishka[Settings],
+) -> Response[LinkShape]:
+    """Invite somebody to a workspace."""
+    refuse_idempotency_key(request)
+    body = (await read_body(request, InvitationBody)).fields
+    made = await invite(
+        workspace=WorkspaceId(workspace),
+        giver=principal_of(request),
+        role=checked_role(body.role),
+        email=body.email,
+    )
+    return Response(to_link(made, public_url=settings.public_url), headers=NO_STORE)
 
 
 def _named(body: MemberBody) -> UserId | str:
