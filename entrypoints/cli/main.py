@@ -27,6 +27,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Operation": {
         "adapters": ("entrypoints.cli.adapters", "See which adapters are there, and prove them."),
         "users": ("entrypoints.cli.users", "Look after the accounts that sign in."),
+        "api-keys": ("entrypoints.cli.api_keys", "List, make and revoke API keys."),
         "keys": ("entrypoints.cli.keys", "Change the secrets that everything stands under."),
         "gallery": ("entrypoints.cli.galleries", "Move a gallery to another model."),
         "audit": ("entrypoints.cli.audit", "Read the audit log, and prove that nobody changed it."),
@@ -58,7 +59,7 @@ class _Sections(click.Group):
         """Import the command's module."""
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature

@@ -34,7 +34,7 @@ LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 CODE_ROW = re.compile(r"^\| `(\w+)` \| (\d{3}) \|", re.MULTILINE)
 CALL_ROW = re.compile(r"^\| `([A-Z]+) (/\S*)` \| `(\w+)` \| (\d{3}) \|", re.MULTILINE)
 FOLDER_ROW = re.compile(r"^\| `([\w./-]+/)` \|", re.MULTILINE)
-COMMAND_ROW = re.compile(r"^\| `facepass (\w+)` \|", re.MULTILINE)
+COMMAND_ROW = re.compile(r"^\| `facepass ([\w-]+)` \|", re.MULTILINE)
 RECIPE = re.compile(r"\bjust ([a-z]+)\b")
 SETTING = re.compile(r"\bFACEPASS_[A-Z_]+[A-Z]\b")
 

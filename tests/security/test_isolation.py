@@ -140,7 +140,7 @@ async def rows(url: str) -> dict[str, str]:
         async with pool.connect() as connection:
             for table in METADATA.sorted_tables:
                 if table.name not in MOVES:
-                    statement = text(f'SELECT t::text FROM "{table.name}" t ORDER BY 1')  # noqa: S608 - our tables' names
+                    statement = text(f"SELECT (to_jsonb(t) - 'last_used_at')::text FROM \"{table.name}\" t ORDER BY 1")  # noqa: S608 - our tables' names
                     lines = (await connection.execute(statement)).scalars().all()
                     found[table.name] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     finally:
