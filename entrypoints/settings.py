@@ -18,6 +18,7 @@ from dotenv import dotenv_values
 
 from application.ports.rate_limiter import Rate
 from domain.user import Registration
+from entrypoints.production import address_weakness, is_here, weakness
 
 PREFIX = "FACEPASS_"
 
@@ -478,6 +479,8 @@ def _check(settings: Settings) -> None:
     _check_addresses(settings)
     _check_processes(settings)
     _check_door(settings.http)
+    if settings.environment == "production":
+        _check_secrets(settings)
     if settings.image.budget_megapixels < settings.image.max_megapixels:
         raise SettingsError(
             f"{PREFIX}IMAGE__BUDGET_MEGAPIXELS: must be at least {PREFIX}IMAGE__MAX_MEGAPIXELS, "
@@ -503,6 +506,28 @@ def _check_master_key(settings: Settings) -> None:
             )
     if settings.master_key_options and kind in given:
         raise SettingsError(f"{PREFIX}MASTER_KEY_OPTIONS: is for a third party's {PREFIX}MASTER_KEY_BACKEND")
+
+
+def _check_secrets(settings: Settings) -> None:
+    """Refuse what is missing, a default or weak in production. Names the setting, never its value."""
+    found: dict[str, str | None] = {}
+    for name, address in _addresses(settings).items():
+        if address[0] is not None and address[1] in {"postgresql", "redis"}:
+            found[name] = address_weakness(address[0])
+    for place, index in _indexes(settings):
+        if index.backend == "qdrant" and index.api_key is not None:
+            found[f"{place}__API_KEY"] = weakness(index.api_key)
+        elif index.backend == "qdrant" and index.url is not None and not is_here(urlsplit(index.url).hostname or ""):
+            found[f"{place}__API_KEY"] = "is missing"
+    if settings.blob_store.secret_key is not None:
+        found["BLOB_STORE__SECRET_KEY"] = weakness(settings.blob_store.secret_key, user=settings.blob_store.access_key)
+    for name, what in found.items():
+        if what is not None:
+            of = "its password " if name.endswith("__URL") and what != "has no password" else ""
+            raise SettingsError(
+                f"{PREFIX}{name}: {of}{what}, which is refused where {PREFIX}ENVIRONMENT is production; "
+                "`openssl rand -base64 24` makes a good one"
+            )
 
 
 def _check_door(http: HttpSettings) -> None:
@@ -585,7 +610,8 @@ def _check_unused(settings: Settings) -> None:
                     )
 
 
-def _check_addresses(settings: Settings) -> None:
+def _addresses(settings: Settings) -> dict[str, tuple[str | None, str]]:
+    """Return every address that is set, by its setting, and what it leads to."""
     addresses = {
         "DATABASE__URL": (settings.database.url, "postgresql"),
         "BLOB_STORE__ENDPOINT": (settings.blob_store.endpoint, "s3"),
@@ -595,7 +621,11 @@ def _check_addresses(settings: Settings) -> None:
     }
     for place, index in _indexes(settings):
         addresses[f"{place}__URL"] = (index.url, "qdrant" if index.backend == "qdrant" else "postgresql")
-    for name, (address, kind) in addresses.items():
+    return addresses
+
+
+def _check_addresses(settings: Settings) -> None:
+    for name, (address, kind) in _addresses(settings).items():
         if address is not None and not _leads_to(address, SCHEMES[kind]):
             begins = " or ".join(f"{scheme}://" for scheme in sorted(SCHEMES[kind]))
             # Never the text itself: it may hold a password.
