@@ -241,6 +241,10 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """That share the port."""
     max_body_bytes: Positive = 64 * 1024 * 1024
     """Of a whole request: several images in one call."""
+    body_seconds: Seconds = 60.0
+    """A client may take for a whole body; past it the answer is 408."""
+    body_idle_seconds: Seconds = 10.0
+    """And between two parts of it."""
     docs: bool | None = None
     """Serve /docs and /openapi.json; empty: in development, and not in production."""
     trusted_proxies: tuple[str, ...] = ()

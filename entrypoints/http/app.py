@@ -18,6 +18,7 @@ from entrypoints.http.access import guard
 from entrypoints.http.allowed_hosts import allowed_hosts
 from entrypoints.http.cross_origin import cross_origin
 from entrypoints.http.docs import PROBLEMS, assets_router, openapi_config, openapi_document
+from entrypoints.http.plain_paths import plain_paths
 from entrypoints.http.problems import on_any_error, on_core_error, on_http_error
 from entrypoints.http.rate_limits import RateLimits, rate_limit_headers
 from entrypoints.http.request_context import request_context
@@ -36,6 +37,7 @@ from entrypoints.http.routes import (
     workspaces,
 )
 from entrypoints.http.security_headers import security_headers
+from entrypoints.http.slow_bodies import slow_bodies
 from entrypoints.settings import Settings
 
 AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
@@ -185,6 +187,8 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
 def _wrapped(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Return the application inside what holds for every call, the outermost last."""
     app = rate_limit_headers(app)
+    app = plain_paths(app)
+    app = slow_bodies(app, settings)
     app = allowed_hosts(app, settings)
     app = request_context(app)
     app = security_headers(app, settings)

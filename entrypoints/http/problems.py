@@ -107,6 +107,7 @@ _FRAMEWORK_CODES = {
     403: "scope_missing",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "body_too_large",
     415: "unsupported_media_type",
     422: "invalid_value",

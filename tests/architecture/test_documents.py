@@ -26,6 +26,7 @@ OF_THE_FRAMEWORK = {
     ("invalid_request", 400),
     ("not_found", 404),
     ("method_not_allowed", 405),
+    ("request_timeout", 408),
     ("body_too_large", 413),
     ("unsupported_media_type", 415),
     ("internal_error", 500),
