@@ -329,7 +329,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Where people reach the service, without a slash at its end."""
         if self.http.public_url is not None:
             return self.http.public_url.rstrip("/")
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http.host, self.http.host)  # noqa: S104 - not listened on
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http.host, self.http.host)  # noqa: S104 - not listened on  # nosec B104
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.http.port}"
 
     @property

@@ -347,7 +347,7 @@ class EmbeddedPostgres:
         if short and not {",", ":"} & set(str(inside)):
             return inside
         digest = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]
-        return Path("/tmp") / f"facepass-{digest}"  # noqa: S108 - 0700, and refused where somebody else owns it
+        return Path("/tmp") / f"facepass-{digest}"  # noqa: S108 - 0700, and refused where another owns it  # nosec B108
 
     def _failed(self, reason: str) -> EmbeddedPostgresError:
         logs = [self._folder / "supervisor.log"]
