@@ -17,6 +17,7 @@ RECEIPT_KIND = "facepass-erasure-receipt/1"
 
 ELSEWHERE = (
     "the audit log keeps ids and numbers: it cannot be changed, and names nobody",
+    "the files and the log of the database keep what was deleted, sealed, until it has vacuumed and overwritten them",
     "backups made before keep their sealed data until they expire: one that is restored erases again before it serves",
 )
 """What an erasure does not reach, as every receipt says."""

@@ -65,6 +65,7 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         people.update_person,
         people.delete_person,
         people.erase_person,
+        people.export_person,
         people.merge_people,
         people.unmerge_people,
     ),

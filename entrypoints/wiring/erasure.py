@@ -10,6 +10,7 @@ from application.ports.clock import Clock
 from application.ports.receipts import ReceiptSigner
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.export_person import ExportPerson
 from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.prove_erasure import ProveErasure
@@ -22,6 +23,7 @@ class ErasureProvider(Provider):
     ledger = provide(Ledger, scope=Scope.APP)
     signer = provide(Ed25519ReceiptSigner, provides=ReceiptSigner, scope=Scope.APP)
     erasing = provide_all(DueUnit, ErasePerson, FileErasures, ProveErasure, ReplayLedger, scope=Scope.REQUEST)
+    export = provide(ExportPerson, scope=Scope.REQUEST)
 
     @provide(scope=Scope.APP)
     def erase_due(self, container: AsyncContainer, clock: Clock) -> EraseDue:

@@ -8,10 +8,12 @@ import msgspec
 from dishka.integrations.litestar import FromDishka, inject
 from litestar import Request, Response, delete, get, patch, post
 from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
 
 from application.ports.keyed_hash import KeyedHash
 from application.ports.receipts import ReceiptSigner
 from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.export_person import ExportPerson
 from application.use_cases.erasure.receipts import public_key_of
 from application.use_cases.people.create_person import CreatePerson
 from application.use_cases.people.delete_person import DeletePerson
@@ -25,6 +27,7 @@ from domain.permission import Permission
 from domain.person import Person, PersonId
 from domain.retention import Retention
 from entrypoints.http.access import gallery_of, workspace_of
+from entrypoints.http.archives import zipped
 from entrypoints.http.bodies import MergeBody, PersonBody, PersonChangeBody, once, read_body
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
@@ -164,6 +167,32 @@ async def erase_person(
         once=once(request, keyed_hash, _Nothing(), ErasureId),
     )
     return dict(receipt)
+
+
+@get(
+    PERSON + "/export",
+    needs=Permission.EXPORT,
+    media_type="application/zip",
+    description=getdoc(ExportPerson),
+    summary="Export what is kept about a person",
+)
+@inject
+async def export_person(
+    request: Request[Any, Any, Any], gallery: FromPath[str], person: FromPath[UUID], export: FromDishka[ExportPerson]
+) -> Stream:
+    """Export what is kept about a person."""
+    pieces = await export(
+        workspace=workspace_of(request), gallery=await gallery_of(request, gallery), person=PersonId(person)
+    )
+    return Stream(
+        zipped(pieces),
+        media_type="application/zip",
+        headers={
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Disposition": f'attachment; filename="person-{person}.zip"',
+        },
+    )
 
 
 @get(

@@ -1,0 +1,198 @@
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, final
+from uuid import UUID
+
+from application.ports.audit import AuditFilter, AuditLog, AuditTrail
+from application.ports.erasures import Traces
+from application.ports.repositories import GalleryRepository, PersonRepository, ReferenceRepository
+from application.ports.retentions import Retentions
+from application.ports.transaction import Transaction
+from application.use_cases.references.read_image import ReadImage
+from domain.audit import AuditAction, AuditEntry, AuditEvent
+from domain.enrolment import Reference
+from domain.errors import ImageNotKept, PersonMerged, ReferenceNotFound
+from domain.gallery import Gallery, GalleryId
+from domain.person import Person, PersonId
+from domain.workspace import WorkspaceId
+
+_PAGE: Final = 100
+_ENDINGS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+
+README: Final = """\
+What is kept about a person
+===========================
+
+person.json      who they are to this service: the names and labels that were given for them, how long they are kept,
+                 and every face that was enrolled of them: when, from which file, how good the picture was, and where
+                 in it the face is. People who were merged into them are there too.
+images/          the pictures as they were sent, where they are kept. The names are those of the faces in person.json.
+audit.jsonl      what was done with them: one line an event, newest first for each of their ids. It names no one: ids,
+                 numbers, and the network that a call came from.
+
+Not in here: for each face the service also keeps a template, a list of numbers that a program made of the picture to
+compare faces by. It says nothing that the picture does not say, and can be made of it again. Templates are kept
+sealed and are given to nobody, because whoever has many of them can attack the search index with them.
+Copies in backups are sealed, and expire with them.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedPiece:
+    """A piece of a file of the export; pieces of one file come one after the other."""
+
+    name: str
+    content: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPerson:
+    """Give everything that is kept about a person, for a request of theirs: a ZIP archive.
+
+    Their fields, references and images as they were enrolled, the audit log's entries about them, and a
+    file that says in plain words what is what. Templates are named there and not given: they can be made
+    of the images, and are what a stolen index could be attacked with.
+    """
+
+    galleries: GalleryRepository
+    people: PersonRepository
+    references: ReferenceRepository
+    retentions: Retentions
+    traces: Traces
+    read_image: ReadImage
+    log: AuditLog
+    audit: AuditTrail
+    transaction: Transaction
+
+    async def __call__(
+        self, *, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId
+    ) -> AsyncIterator[ExportedPiece]:
+        """Return the pieces, of which each is read when it is asked for; noted in the audit log before the first.
+
+        Raises `GalleryNotFound`, `PersonNotFound` and `PersonMerged`.
+        """
+        place = await self.galleries.get(workspace, gallery)
+        found = await self.people.get(workspace, place.id, person, lock=False)
+        if found.merged_into is not None:
+            raise PersonMerged(f"the person was merged into {found.merged_into}: export that one")
+        _, ids = await self.traces.of_person(workspace, found.id)
+        merged = [await self.people.get(workspace, place.id, one, lock=False) for one in ids if one != found.id]
+        erase_after = await self.retentions.erase_after(workspace, place.id, found.id)
+        references = [one async for one in self._references(place, found.id)]
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.PERSON_EXPORTED,
+                subject=found.id,
+                gallery=place.id,
+                details={"references": len(references)},
+            )
+        )
+        await self.transaction.commit()
+        return self._pieces(place, found, merged, references, erase_after)
+
+    async def _pieces(
+        self,
+        place: Gallery,
+        person: Person,
+        merged: Sequence[Person],
+        references: Sequence[Reference],
+        erase_after: datetime | None,
+    ) -> AsyncIterator[ExportedPiece]:
+        yield ExportedPiece(name="README.txt", content=README.encode())
+        images: dict[UUID, str] = {}
+        for reference in references:
+            piece = await self._image(place, reference)
+            if piece is not None:
+                images[reference.id] = piece.name
+                yield piece
+        fields = {
+            **_person(person),
+            "gallery": {"id": str(place.id), "name": place.name},
+            "erase_after": _time(erase_after),
+            "merged": [_person(one) for one in merged],
+            "references": [_reference(one, images.get(one.id)) for one in references],
+        }
+        yield ExportedPiece(name="person.json", content=json.dumps(fields, indent=2, ensure_ascii=False).encode())
+        yield ExportedPiece(name="audit.jsonl", content=b"")
+        for subject in (person.id, *(one.id for one in merged), *(one.id for one in references)):
+            async for page in self._entries(place.workspace, subject):
+                yield ExportedPiece(name="audit.jsonl", content=page)
+
+    async def _image(self, place: Gallery, reference: Reference) -> ExportedPiece | None:
+        if reference.image_key is None:
+            return None
+        try:
+            image = await self.read_image(workspace=place.workspace, gallery=place.id, reference=reference.id)
+        except (ImageNotKept, ReferenceNotFound):
+            return None  # removed meanwhile
+        finally:
+            # No connection is held while the client takes what it was sent.
+            await self.transaction.rollback()
+        return ExportedPiece(
+            name=f"images/{reference.id}.{_ENDINGS.get(image.media_type, 'bin')}", content=image.content
+        )
+
+    async def _references(self, place: Gallery, person: PersonId) -> AsyncIterator[Reference]:
+        after: UUID | None = None
+        while True:
+            page = await self.references.page(place.workspace, place.id, limit=_PAGE, after=after, person=person)
+            for one in page.items:
+                yield one
+            after = page.next_after
+            if after is None:
+                return
+
+    async def _entries(self, workspace: WorkspaceId, subject: UUID) -> AsyncIterator[bytes]:
+        before: int | None = None
+        while entries := await self.log.page(workspace, limit=_PAGE, before=before, only=AuditFilter(subject=subject)):
+            yield b"".join(json.dumps(_entry(one), ensure_ascii=False).encode() + b"\n" for one in entries)
+            before = entries[-1].number
+
+
+def _person(person: Person) -> Mapping[str, object]:
+    return {
+        "id": str(person.id),
+        "external_id": person.external_id,
+        "metadata": dict(person.metadata),
+        "created_at": _time(person.created_at),
+        "updated_at": _time(person.updated_at),
+        "retention_days": person.retention_days,
+        "consent_expires_at": _time(person.consent_expires_at),
+    }
+
+
+def _reference(reference: Reference, image: str | None) -> Mapping[str, object]:
+    box = reference.box
+    return {
+        "id": str(reference.id),
+        "created_at": _time(reference.created_at),
+        "filename": reference.filename,
+        "image": image,
+        "quality": {
+            "score": reference.quality.score,
+            "reasons": [reason.value for reason in reference.quality.reasons],
+        },
+        "box": {"left": box.left, "top": box.top, "right": box.right, "bottom": box.bottom},
+        "template_made_by": reference.space,
+    }
+
+
+def _entry(entry: AuditEntry) -> Mapping[str, object]:
+    return {
+        "at": _time(entry.at),
+        "action": entry.action,
+        "outcome": entry.outcome,
+        "actor_kind": entry.actor_kind,
+        "actor_id": None if entry.actor is None else str(entry.actor),
+        "network": entry.network,
+        "subject_id": None if entry.subject is None else str(entry.subject),
+        "details": entry.details,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,120 @@
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from dishka import Scope, provide
+from sqlalchemy import text
+
+from adapters.face_embedder.memory import MemoryFaceEmbedder
+from adapters.persistence.connection import SqlConnection
+from domain.calibration import Calibration
+from tests.e2e.in_process import LoadedEmbedder, Served, served, settings_for
+from tests.e2e.with_jobs import CURVE
+
+ADA, BEN = (MemoryFaceEmbedder.picture(name) for name in ("ada", "ben"))
+NAME, LABEL, FILE = "augusta-ada-lovelace", "countess of lovelace", "lovelace-portrait.bin"
+KEPT_FOR_GOOD = {"audit_entries", "erasures"}
+"""Where ids may stand after somebody was erased."""
+
+
+class OnlyFaces(LoadedEmbedder):
+    """Made-up faces, and every other backend as it is: pgvector and files."""
+
+    @provide(override=True)
+    def its_calibration(self) -> Calibration:
+        return CURVE
+
+
+@pytest.fixture
+async def node(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
+    settings = settings_for(database_url, tmp_path, tmp_path / "models")
+    async with served(settings, OnlyFaces(MemoryFaceEmbedder()), work=False) as one:
+        yield one
+
+
+async def tables(node: Served) -> dict[str, bytes]:
+    """The contents of every table, those of the vector index too: bytes as they are, everything else as text."""
+    async with node.container(scope=Scope.REQUEST) as unit:
+        connection = await unit.get(SqlConnection)
+        names = await connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+        found = {}
+        for name in names.scalars().all():
+            rows = await connection.execute(text(f'SELECT * FROM "{name}"'))  # noqa: S608 - the database's names
+            cells = [cell for row in rows for cell in row]
+            found[name] = b"\n".join(bytes(one) if isinstance(one, bytes) else str(one).encode() for one in cells)
+        return found
+
+
+def files(tmp_path: Path) -> bytes:
+    """The contents of the blob store and their names."""
+    blobs = [path for path in (tmp_path / "data" / "blobs").rglob("*") if path.is_file()]
+    return b"\n".join(str(path).encode() + b"\n" + path.read_bytes() for path in blobs)
+
+
+async def rows(node: Served, query: str, **values: object) -> list[Any]:
+    async with node.container(scope=Scope.REQUEST) as unit:
+        return list(await (await unit.get(SqlConnection)).execute(text(query), values))
+
+
+def pieces(vector: np.ndarray) -> set[bytes]:
+    """Its numbers in binary, four by four, in each form that they could be kept in."""
+    found = set()
+    for kind in ("<f4", "<f2", ">f4", "<f8"):
+        raw, step = vector.astype(kind).tobytes(), 4 * np.dtype(kind).itemsize
+        found |= {raw[start : start + step] for start in range(0, len(raw) - step + 1, step)}
+    return found
+
+
+async def test_a_dump_holds_nothing_of_a_person_before_and_no_trace_after_they_were_erased(
+    node: Served, tmp_path: Path
+) -> None:
+    sent = await node.client.post(
+        "/galleries/default/references",
+        files={"image": (FILE, ADA)},
+        data={"external_id": NAME, "metadata": json.dumps({"title": LABEL})},
+        headers={"Idempotency-Key": "call-about-her"},
+    )
+    assert sent.status_code == 201, sent.text
+    await node.client.post("/galleries/default/references", files={"image": ("ben.bin", BEN)})
+    person, reference = sent.json()["person"]["id"], sent.json()["accepted"][0]["id"]
+    (face,) = (await node.client.post("/faces/embed", files={"image": (FILE, ADA)})).json()["faces"]
+    secrets = {ADA, NAME.encode(), LABEL.encode(), FILE.encode(), *pieces(np.array(face["embedding"]))}
+    ids = {one.encode() for one in (person, reference)}
+    (sealed,) = await rows(
+        node,
+        'SELECT k.wrapped, r.template FROM "references" r JOIN data_keys k ON k.id = r.data_key_id WHERE r.id = :id',
+        id=UUID(reference),
+    )
+    (index,) = [name for name in await tables(node) if name.startswith("vectors_")]
+    (entry,) = await rows(
+        node,
+        f"SELECT embedding::text AS vector FROM {index} WHERE reference_id = :id",  # noqa: S608 - the database's name
+        id=UUID(reference),
+    )
+
+    before = await tables(node)
+    kept = {name for name, content in before.items() for secret in secrets if secret in content}
+    assert kept == set()
+    assert not any(secret in files(tmp_path) for secret in secrets)
+    # What is looked for after the erasure is there before it: the search would find it.
+    assert sealed.wrapped in before["data_keys"]
+    assert sealed.template in before["references"]
+    assert entry.vector.encode() in before[index]
+    assert person.encode() in before["people"]
+    assert reference.encode() in files(tmp_path)
+
+    erased = await node.client.post(f"/galleries/default/people/{person}/erase")
+    assert erased.json()["still_being_removed"] == {"references": 0, "ledger": False, "jobs": 0}
+    after = await tables(node)
+    traces = secrets | {sealed.wrapped, sealed.template, entry.vector.encode()}
+    assert {name for name, content in after.items() for trace in traces if trace in content} == set()
+    assert {name for name, content in after.items() for one in ids if one in content} <= KEPT_FOR_GOOD
+    remaining = files(tmp_path)
+    assert not any(trace in remaining for trace in traces | ids)
+    assert b"ledger" in remaining
+    for secret in secrets:
+        assert secret not in erased.content
