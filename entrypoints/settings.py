@@ -295,6 +295,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     master_key_backend: Backend = ""
     """Empty: the setting above where it is set, else the file."""
     master_key_options: Options = {}
+    next_master_key: str | None = None
+    """The one that `facepass keys rotate-master` changes over to, where it is given no file."""
+    next_master_key_backend: Backend = ""
+    next_master_key_options: Options = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     database: DatabaseSettings = DatabaseSettings()

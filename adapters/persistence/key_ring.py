@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import final
 
-from sqlalchemy import delete, func, insert, select, text, tuple_
+from sqlalchemy import delete, extract, func, insert, select, text, tuple_
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import KEY_RING
@@ -14,6 +14,7 @@ _ENTRIES = select(
     KEY_RING.c.wrapped,
     # By the database's own clock, which also said when it came: those of its clients differ.
     (KEY_RING.c.created_at < func.clock_timestamp() - text(f"interval '{SETTLED_AFTER} seconds'")).label("settled"),
+    extract("epoch", KEY_RING.c.created_at).label("since"),
 ).order_by(KEY_RING.c.purpose, KEY_RING.c.number, KEY_RING.c.master)
 
 
@@ -33,6 +34,7 @@ class SqlKeyRing(KeyRing):
                 master=row.master,
                 wrapped=row.wrapped,
                 settled=row.settled,
+                since=float(row.since),
             )
             for row in found
         ]

@@ -34,6 +34,8 @@ class RingEntry:
     wrapped: bytes
     settled: bool = False
     """Whether it has been there for `SETTLED_AFTER`."""
+    since: float = 0.0
+    """When it came, in seconds on the database's clock."""
 
     @property
     def identity(self) -> tuple[RingPurpose, int, bytes]:

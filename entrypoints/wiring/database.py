@@ -22,6 +22,7 @@ from adapters.persistence.erasures import SqlErasures, SqlLedgerMark, SqlTraces
 from adapters.persistence.gallery_repository import SqlGalleryRepository
 from adapters.persistence.inventory import SqlInventory
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
+from adapters.persistence.key_ring import SqlKeyRing
 from adapters.persistence.key_uses import SqlKeyUses
 from adapters.persistence.membership_repository import SqlMembershipRepository
 from adapters.persistence.notices import SqlListener, SqlNotices
@@ -32,6 +33,7 @@ from adapters.persistence.reference_repository import SqlReferenceRepository
 from adapters.persistence.retentions import SqlRetentions
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
+from adapters.persistence.wrapped_keys import SqlWrappedKeys
 from application.ports.accounts import MembershipRepository
 from application.ports.audit import AuditBatch, AuditLog, AuditTrail
 from application.ports.cipher import Cipher
@@ -39,6 +41,7 @@ from application.ports.clock import Clock
 from application.ports.credentials import Credentials
 from application.ports.erasures import Erasures, LedgerMark, Traces
 from application.ports.inventory import Inventory
+from application.ports.key_ring import KeyRing
 from application.ports.key_uses import KeyUses
 from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Listener, Notices
@@ -56,6 +59,7 @@ from application.ports.repositories import (
 )
 from application.ports.retentions import Retentions
 from application.ports.transaction import Transaction
+from application.ports.wrapped_keys import WrappedKeys
 from entrypoints.settings import Settings
 from entrypoints.wiring.keys import sealing_at
 from entrypoints.wiring.start_error import StartError
@@ -169,6 +173,12 @@ class DatabaseProvider(Provider):
         async with SqlAuditBatch(database.background, keyed_hash, clock) as batch:
             yield batch
 
+    @provide(scope=Scope.APP)
+    def wrapped_keys(self, database: Database) -> WrappedKeys:
+        """Walk through them in transactions of its own."""
+        return SqlWrappedKeys(database.background)
+
+    key_ring = provide(SqlKeyRing, provides=KeyRing, scope=Scope.REQUEST)
     sql_trail = provide(SqlAuditTrail, scope=Scope.REQUEST)
     trail = alias(source=SqlAuditTrail, provides=AuditTrail)
     transaction = provide(SqlTransaction, provides=Transaction, scope=Scope.REQUEST)

@@ -1,10 +1,14 @@
 """From settings and a database to the opened ring of keys."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from secrets import token_bytes
 from typing import Final
 
+import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,9 +19,16 @@ from adapters.persistence.key_ring import SqlKeyRing
 from adapters.persistence.schema import OpenSealing, Sealing
 from adapters.security.cipher import AesGcmCipher
 from adapters.security.keyed_hash import HmacKeyedHash
-from adapters.security.master_key import LocalMasterKey, MasterKeyError, from_text, load_or_create, weakness
+from adapters.security.master_key import (
+    LoadedMasterKey,
+    LocalMasterKey,
+    MasterKeyError,
+    from_text,
+    load_or_create,
+    weakness,
+)
 from adapters.security.opened_ring import OpenedRing, first_entries
-from adapters.security.secret import Secret
+from adapters.security.secret import KEY_LENGTH, Secret
 from application.ports.key_ring import RingEntry
 from application.ports.master_key import MasterKey
 from entrypoints.settings import PREFIX, Settings
@@ -51,6 +62,50 @@ async def opened_master_key(settings: Settings, *, has_data: bool) -> AsyncItera
             factory = third_party(Port.MASTER_KEY, name)
             async with factory(options=settings.master_key_options) as key:
                 yield key
+
+
+def with_next_master_key(settings: Settings, file: Path | None) -> Settings:
+    """Return settings whose master key is the next one: in `file`, made there where it is missing, or as they say.
+
+    Raises `StartError` where it is nowhere. It has to be a good one wherever the service runs.
+    """
+    given = (settings.next_master_key is not None, bool(settings.next_master_key_backend), file is not None)
+    if sum(given) != 1:
+        raise StartError(
+            f"say where the new master key is, once: --to FILE, {PREFIX}NEXT_MASTER_KEY, or"
+            f" {PREFIX}NEXT_MASTER_KEY_BACKEND"
+        )
+    if file is not None:
+        _make(file.expanduser().absolute(), settings)
+    return msgspec.structs.replace(
+        settings,
+        environment="production",
+        master_key_file=file,
+        master_key=settings.next_master_key,
+        master_key_backend=settings.next_master_key_backend,
+        master_key_options=settings.next_master_key_options,
+    )
+
+
+def make_master_key(path: Path, settings: Settings) -> bytes:
+    """Make a master key at `path` and return its fingerprint. Raises `StartError` where there is one."""
+    if not _make(path.expanduser().absolute(), settings).created:
+        raise StartError(f"there is a master key at {path} already; it was left as it is")
+    return LocalMasterKey(_make(path.expanduser().absolute(), settings).secret).fingerprint
+
+
+def drawn_master_key() -> str:
+    """Return a new master key as `FACEPASS_MASTER_KEY` takes it."""
+    return base64.b64encode(token_bytes(KEY_LENGTH)).decode()
+
+
+def _make(path: Path, settings: Settings) -> LoadedMasterKey:
+    if path.is_relative_to(settings.data_path):
+        raise StartError(f"{path} lies inside the data folder; a copy of the folder would hold the key to itself")
+    try:
+        return load_or_create(path)
+    except MasterKeyError as error:
+        raise StartError(str(error)) from error
 
 
 async def opened_ring(master: MasterKey, *, reads: AsyncEngine, transactions: AsyncEngine) -> OpenedRing:

@@ -38,6 +38,7 @@ from application.use_cases.keys.issue_key import IssueKey
 from application.use_cases.keys.list_api_keys import ListApiKeys
 from application.use_cases.keys.revoke_api_key import RevokeApiKey
 from application.use_cases.keys.rotate_api_key import RotateApiKey
+from application.use_cases.keys.rotate_master_key import RetireMasterKey, RotateMasterKey
 from application.use_cases.matching.compare_faces import CompareFaces
 from application.use_cases.matching.detect_faces import DetectFaces
 from application.use_cases.matching.embed_faces import EmbedFaces
@@ -111,6 +112,8 @@ class UseCaseProvider(Provider):
         RememberedAnswers,
         Reconcile,
         Bootstrap,
+        RotateMasterKey,
+        RetireMasterKey,
         IssueKey,
         CreateApiKey,
         ListApiKeys,
