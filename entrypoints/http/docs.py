@@ -26,15 +26,15 @@ Enrol people, verify a face (1:1), search a face (1:N).
 compared with, where that came from, and its error rate. **Images** are sent as a multipart file `image` or as
 base64 in JSON; JPEG, PNG or WebP. **Errors** are RFC 9457 problem documents with a stable `code`.
 
-Press *Authorize* and paste an API key; `facepass bootstrap` makes one.
+Press *Authorize* and paste an API key, which `facepass bootstrap` makes, or an access token, which `/auth/login` gives.
 """
 
 
 PROBLEMS = {
     status: ResponseSpec(Problem, generate_examples=False, description=what, media_type=PROBLEM_MEDIA_TYPE)
     for status, what in {
-        401: "No API key, or one that is not good (any longer).",
-        403: "The key lacks the scope that this needs.",
+        401: "No API key and no access token, or one that is not good (any longer).",
+        403: "The key lacks the scope, or the user the role, that this needs.",
         404: "What was named is not there, or not in this workspace.",
         409: "What was asked contradicts what is there.",
         413: "An image or a body is too large.",
@@ -69,9 +69,12 @@ def openapi_config(version: str) -> OpenAPIConfig:
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         contact=Contact(name="Facepass"),
         components=Components(
-            security_schemes={"api_key": SecurityScheme(type="apiKey", security_scheme_in="header", name="X-API-Key")}
+            security_schemes={
+                "api_key": SecurityScheme(type="apiKey", security_scheme_in="header", name="X-API-Key"),
+                "access_token": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+            }
         ),
-        security=[{"api_key": []}],
+        security=[{"api_key": []}, {"access_token": []}],
         render_plugins=[
             _Pages(
                 path="/",

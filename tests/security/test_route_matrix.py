@@ -42,7 +42,7 @@ ELSEWHERE: Final[Refusal] = (404, "workspace_not_found")
 GALLERY: Final[Refusal] = (404, "gallery_not_found")
 UNCLEAR: Final[Refusal] = (422, "workspace_unclear")
 
-NEEDED_BY_NO_ROUTE: Final = {Permission.LIVENESS, Permission.AUDIT, Permission.EXPORT, Permission.OPEN}
+NEEDED_BY_NO_ROUTE: Final = {Permission.LIVENESS, Permission.EXPORT}
 MAKES_A_GALLERY: Final = "create_gallery"
 
 
