@@ -33,12 +33,17 @@ Press *Authorize* and paste an API key, which `facepass bootstrap` makes, or an 
 PROBLEMS = {
     status: ResponseSpec(Problem, generate_examples=False, description=what, media_type=PROBLEM_MEDIA_TYPE)
     for status, what in {
+        400: "The request cannot be read as HTTP says it should be.",
         401: "No API key and no access token, or one that is not good (any longer).",
         403: "The key lacks the scope, or the user the role, that this needs.",
         404: "What was named is not there, or not in this workspace.",
+        408: "The body did not come in time.",
         409: "What was asked contradicts what is there.",
+        412: "`If-Match` names a version that is not the current one.",
         413: "An image or a body is too large.",
+        415: "Neither JSON nor a multipart form, or an image of another format than JPEG, PNG and WebP.",
         422: "What was sent cannot be used; `code` says why, `errors` names the fields.",
+        429: "More calls than the key, the user or the address may make; `Retry-After` says when to go on.",
         503: "Busy, or something that this needs is down; `Retry-After` says when to try again.",
     }.items()
 }
