@@ -21,6 +21,9 @@ from application.ports.keyed_hash import KeyedHash
 # Any number will do, as long as it stays the same: all processes of all versions must wait for the same lock.
 _LOCK: Final = 0x66616365
 _PATIENCE: Final = 3600.0
+COVERED_UP: Final = "facepass: its pages may hold what was there before it was sealed"
+"""The comment of the table `people` until they are written anew."""
+
 _OPEN_SEALING: Final = "open_sealing"
 _SEALING: Final = "sealing"
 
@@ -129,16 +132,24 @@ def _run(connection: Connection, work: Callable[[Config], object], sealing: Open
             " backup from before it",
         ) from error
     work(config)
-    if _SEALING in config.attributes:
-        _leave_nothing(connection)
+    _leave_nothing(connection)
 
 
 def _leave_nothing(connection: Connection) -> None:
-    """Take out of the tables' files what was there before it was sealed: an update only covers it up."""
+    """Take out of the tables' files what was there before it was sealed: an update only covers it up.
+
+    The migration leaves a mark, in its own transaction, that is taken away when this is done: also where the process
+    that migrated was killed before.
+    """
     connection.rollback()
+    marked = connection.scalar(text("SELECT obj_description(to_regclass('people'), 'pg_class')"))
+    connection.rollback()
+    if marked != COVERED_UP:
+        return
     alone = connection.execution_options(isolation_level="AUTOCOMMIT")
     for table in ("people", '"references"', "answers"):
         alone.execute(text(f"VACUUM (FULL, ANALYZE) {table}"))
+    alone.execute(text("COMMENT ON TABLE people IS NULL"))
 
 
 async def _revision(pool: AsyncEngine) -> str | None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from adapters.persistence.schema import Sealing, sealing_of
+from adapters.persistence.schema import COVERED_UP, Sealing, sealing_of
 from application.ports.cipher import DataKeyId, Place, WrappedKey
 from application.ports.errors import PortRejected
 from domain.workspace import WorkspaceId
@@ -100,6 +100,7 @@ def upgrade() -> None:
     rewrite(PEOPLE, sealed_person, of_key(PEOPLE.c.id))
     rewrite(REFERENCES, sealed_filename, of_key(REFERENCES.c.enrolled_for), REFERENCES.c.plain_filename.is_not(None))
     hash_idempotency_keys()
+    op.create_table_comment("people", COVERED_UP)
     op.drop_column("people", "plain_external_id")
     op.drop_column("people", "plain_metadata")
     op.drop_column("references", "plain_filename")
@@ -119,6 +120,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table_comment("people")
     op.drop_constraint("external_id_and_digest", "people", type_="check")
     op.drop_constraint(op.f("uq_people_workspace_id_gallery_id_external_id_digest"), "people", type_="unique")
     op.drop_constraint(op.f("pk_answers"), "answers", type_="primary")

@@ -156,6 +156,25 @@ async def test_the_tables_are_written_anew_behind_it(filled: Database, database_
     assert all(new["file"] != old["file"] for new, old in zip(after, before, strict=True))
 
 
+async def test_one_that_was_killed_before_the_tables_were_written_anew_is_finished_later(
+    filled: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "_leave_nothing", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await schema.upgrade(database_url, sealing=sealing)
+    assert await schema.current(database_url) == schema.head()
+    [before] = await rows(filled, "SELECT relfilenode FROM pg_class WHERE relname = 'people'")
+    for again in (True, False):
+        await schema.upgrade(database_url)
+        [after] = await rows(filled, "SELECT relfilenode FROM pg_class WHERE relname = 'people'")
+        assert (after != before) is again
+        before = after
+
+
 async def test_it_comes_back_as_it_was(filled: Database, database_url: str) -> None:
     told = (
         "SELECT id, external_id, metadata, version FROM people ORDER BY id",
