@@ -2,6 +2,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,8 +16,10 @@ from adapters.rate_limiter.memory import MemoryRateLimiter
 from application.ports.credentials import Credentials
 from application.use_cases.keys.bootstrap import Bootstrap
 from domain import credential
+from domain.permission import Role
 from entrypoints.settings import CacheSettings, Settings, SettingsError, read_settings
 from tests.e2e.in_process import InProcess
+from tests.e2e.signed_in import sign_in, signed
 from tests.e2e.wire import is_problem
 from tests.redis_server import RedisServer, redis_server
 from tests.security.house import app_of, calling, key_of, opened, settings_of, with_http, with_rates
@@ -164,6 +167,67 @@ class TestOneAddress:
             for caller, status in (("198.51.100.1", 401), ("198.51.100.2", 401), ("203.0.113.9, 198.51.100.1", 429)):
                 answer = await proxy.get(GALLERIES, headers={"X-Forwarded-For": caller})
                 assert answer.status_code == status
+
+
+class TestOneUser:
+    async def test_so_many_calls_are_answered_from_all_sessions_together(
+        self, house: InProcess, house_settings: Settings
+    ) -> None:
+        app = limited(house, house_settings, user="3/60")
+        user = await sign_in(house.container, roles={house.workspace: Role.VIEWER})
+        again = await signed(house.container, user.user, user.session, issued=datetime.now(UTC) - timedelta(seconds=9))
+        assert again != user.token
+        answers = []
+        for number, token in enumerate((user.token, again, user.token, again, user.token)):
+            async with calling(app, address=f"192.0.2.{number}") as client:
+                answers.append(await client.get(GALLERIES, headers={"Authorization": f"Bearer {token}"}))
+        assert [one.status_code for one in answers] == [200, 200, 200, 429, 429]
+        assert [one.headers["RateLimit-Remaining"] for one in answers] == ["2", "1", "0", "0", "0"]
+        is_problem(answers[3], 429, "rate_limited")
+        assert 1 <= int(answers[3].headers["Retry-After"]) <= 60
+
+    async def test_other_users_and_keys_have_calls_of_their_own(
+        self, house: InProcess, house_settings: Settings
+    ) -> None:
+        app = limited(house, house_settings, user="1/60")
+        one, other = [await sign_in(house.container, roles={house.workspace: Role.VIEWER}) for _ in range(2)]
+        async with calling(app) as client, calling(app, key=key_of(house)) as by_key:
+            assert (await client.get(GALLERIES, headers=one.headers)).status_code == 200
+            assert (await client.get(GALLERIES, headers=one.headers)).status_code == 429
+            assert (await client.get(GALLERIES, headers=other.headers)).status_code == 200
+            assert [(await by_key.get(GALLERIES)).status_code for _ in range(2)] == [200, 200]
+
+
+class TestSigningIn:
+    async def test_an_address_has_so_many_calls_whomever_they_name(
+        self, house: InProcess, house_settings: Settings
+    ) -> None:
+        app = limited(house, house_settings, auth="3/60")
+        async with calling(app) as client, calling(app, address="192.0.2.2") as elsewhere:
+            answers = [
+                await client.post("/api/v1/auth/login", json={"email": f"{uuid4().hex}@example.org", "password": "x"})
+                for _ in range(5)
+            ]
+            assert (await elsewhere.post("/api/v1/auth/link", json={"token": "x"})).status_code == 422
+        assert [one.status_code for one in answers] == [401, 401, 401, 429, 429]
+        assert [one.headers["RateLimit-Remaining"] for one in answers] == ["2", "1", "0", "0", "0"]
+        is_problem(answers[3], 429, "rate_limited")
+        assert 1 <= int(answers[3].headers["Retry-After"]) <= 60
+
+    @pytest.mark.parametrize("path", ["register", "login", "refresh", "password/reset", "link"])
+    async def test_all_that_needs_no_credential_counts_together(
+        self, house: InProcess, house_settings: Settings, path: str
+    ) -> None:
+        async with calling(limited(house, house_settings, auth="1/60")) as client:
+            assert (await client.post("/api/v1/auth/link", json={"token": "x"})).status_code == 422
+            is_problem(await client.post(f"/api/v1/auth/{path}", json={}), 429, "rate_limited")
+
+    async def test_it_holds_up_nobody_who_is_signed_in(self, house: InProcess, house_settings: Settings) -> None:
+        user = await sign_in(house.container, roles={house.workspace: Role.VIEWER})
+        async with calling(limited(house, house_settings, auth="1/60")) as client:
+            told = [(await client.post("/api/v1/auth/link", json={"token": "x"})).status_code for _ in range(2)]
+            assert told == [422, 429]
+            assert (await client.get("/api/v1/auth/me", headers=user.headers)).status_code == 200
 
 
 class TestSeveralNodes:
