@@ -136,6 +136,11 @@ class PasswordRefused(InvalidRequest):
 
     code = "password_refused"
 
+    def __init__(self, message: str, *, field: str = "password") -> None:
+        """Name the field as the client wrote it (`new_password`)."""
+        super().__init__(message)
+        self.field = field
+
 
 class WorkspaceUnclear(InvalidRequest):
     """A user of several workspaces, or of none, has not said which one is meant."""

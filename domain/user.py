@@ -101,21 +101,24 @@ def checked_name(name: str, *, field: str = "name") -> str:
     return plain
 
 
-def checked_password(password: str, *, common: bool, email: str = "") -> str:
+def checked_password(password: str, *, common: bool, email: str = "", field: str = "password") -> str:
     """Return it in Unicode's form NFKC, as it is hashed. Raises `PasswordRefused`, which says what to do.
 
     Args:
         password: as it was typed.
         common: whether it is among the commonest.
         email: the account's, which is no password for it.
+        field: as the client wrote it, for the error.
     """
     plain = normalised_password(password)
     if len(plain) < SHORTEST_PASSWORD:
-        raise PasswordRefused(f"a password has at least {SHORTEST_PASSWORD} characters: several words make a good one")
+        raise PasswordRefused(
+            f"a password has at least {SHORTEST_PASSWORD} characters: several words make a good one", field=field
+        )
     if len(plain) > LONGEST_PASSWORD:
-        raise PasswordRefused(f"a password has at most {LONGEST_PASSWORD} characters")
+        raise PasswordRefused(f"a password has at most {LONGEST_PASSWORD} characters", field=field)
     if common or len(set(plain)) == 1 or plain.casefold() == email.casefold():
-        raise PasswordRefused("this password is among those that are tried first: choose another")
+        raise PasswordRefused("this password is among those that are tried first: choose another", field=field)
     return plain
 
 

@@ -280,10 +280,8 @@ def _detail(status: int, error: HTTPException, found: list[FieldProblem]) -> str
 
 
 def _fields_of(error: errors.FacepassError) -> list[FieldProblem]:
-    if isinstance(error, errors.InvalidValue):
+    if isinstance(error, errors.InvalidValue | errors.PasswordRefused):
         return [FieldProblem(field=error.field, code=error.code, message=error.message)]
-    if isinstance(error, errors.PasswordRefused):
-        return [FieldProblem(field="password", code=error.code, message=error.message)]
     return []
 
 

@@ -222,6 +222,14 @@ async def test_a_wrong_current_password_changes_nothing_and_counts_as_a_failed_l
     is_problem(await accounts.log_in("ada@example.org"), 429, "too_many_attempts")
 
 
+async def test_a_new_password_that_is_refused_is_named_as_it_was_sent(accounts: Accounts) -> None:
+    here = await accounts.member()
+    body = {"current_password": PASSWORD, "new_password": "short"}
+    refused = await accounts.call("POST", "/auth/password", here, json=body)
+    is_problem(refused, 422, "password_refused", field="new_password")
+    is_problem(await accounts.register("bea@example.org", "short"), 422, "password_refused", field="password")
+
+
 @pytest.mark.parametrize(
     "password", ["", "short", "password1234", "qwerty123456", "aaaaaaaaaaaaaa", "ADA@example.org", "x" * 1025]
 )

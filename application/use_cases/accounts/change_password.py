@@ -34,7 +34,7 @@ class ChangePassword:
     async def __call__(self, *, user: UserId, session: SessionId, current: str, new: str) -> None:
         found = await self.users.get(user)
         kept = await self.users.password_hash(user)
-        self.new_password.checked(new, email=found.email)
+        self.new_password.checked(new, email=found.email, field="new_password")
         if not await self.attempts(found.email, current, kept):
             raise await self._failed(user)
         hashed = await self.new_password(new, email=found.email)

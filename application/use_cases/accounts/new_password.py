@@ -13,9 +13,10 @@ class NewPassword:
     common: CommonPasswords
     hasher: PasswordHasher
 
-    def checked(self, password: str, *, email: str) -> str:
+    def checked(self, password: str, *, email: str, field: str = "password") -> str:
         """Return it as it is hashed. Raises `PasswordRefused`."""
-        return checked_password(password, common=self.common.contains(normalised_password(password)), email=email)
+        common = self.common.contains(normalised_password(password))
+        return checked_password(password, common=common, email=email, field=field)
 
     async def __call__(self, password: str, *, email: str) -> str:
         """Return its hash. Raises `PasswordRefused` and `PortBusy`."""
