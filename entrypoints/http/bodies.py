@@ -270,8 +270,8 @@ def refuse_idempotency_key(request: Request[Any, Any, Any]) -> None:
     """Raise `InvalidValue` for an `Idempotency-Key`, where the answer holds a secret: that is kept nowhere."""
     if IDEMPOTENCY_HEADER in request.headers:
         raise InvalidValue(
-            "the answer holds a secret, which is not kept, so this call cannot be repeated: send it without the header;"
-            " after a lost answer revoke the key that was made, and make another",
+            "the answer may hold a secret, which is not kept, so this call cannot be repeated: send it without the"
+            " header; after a lost answer make another key, link or session",
             field="Idempotency-Key",
         )
 

@@ -244,3 +244,23 @@ async def test_the_page_of_links_loads_nothing_from_elsewhere_and_is_framed_by_n
     assert "https://" not in answer.text
     assert "<script>" not in answer.text
     assert "style=" not in answer.text
+
+
+async def test_what_answers_with_a_secret_takes_no_idempotency_key(accounts: Accounts, root: Tokens) -> None:
+    user = (await created(accounts, root, "bea@example.org", password=PASSWORD))["user"]["id"]
+    tokens = await accounts.signed_in("bea@example.org")
+    new = {"email": "cyd@example.org", "password_link": True}
+    login = {"email": "bea@example.org", "password": PASSWORD}
+    for path, body in (
+        ("/users", new),
+        ("/users/bulk", {"items": [new]}),
+        (f"/users/{user}/password-link", None),
+        (f"/workspaces/{accounts.service.workspace}/invitations", {"role": "viewer"}),
+        ("/auth/login", login),
+        ("/auth/refresh", {"refresh_token": tokens["refresh_token"]}),
+    ):
+        who = None if path.startswith("/auth") else root
+        refused = await accounts.call("POST", path, who, json=body, headers={"Idempotency-Key": "once"})
+        is_problem(refused, 422, "invalid_value", field="Idempotency-Key")
+    assert (await accounts.refresh(tokens["refresh_token"])).status_code == 200
+    await created(accounts, root, "cyd@example.org")

@@ -41,7 +41,7 @@ from entrypoints.http.account_shapes import (
     to_tokens,
     to_user,
 )
-from entrypoints.http.bodies import read_body
+from entrypoints.http.bodies import read_body, refuse_idempotency_key
 from entrypoints.http.openapi import takes
 
 
@@ -73,6 +73,7 @@ async def register(request: Request[Any, Any, Any], register: FromDishka[Registe
 @inject
 async def log_in(request: Request[Any, Any, Any], log: FromDishka[LogIn]) -> Response[TokensShape]:
     """Log in."""
+    refuse_idempotency_key(request)
     body = (await read_body(request, LoginBody)).fields
     tokens = await log(email=body.email, password=body.password, agent=request.headers.get("user-agent", ""))
     return Response(to_tokens(tokens), headers=NO_STORE)
@@ -90,6 +91,7 @@ async def log_in(request: Request[Any, Any, Any], log: FromDishka[LogIn]) -> Res
 @inject
 async def refresh_tokens(request: Request[Any, Any, Any], refresh: FromDishka[RefreshTokens]) -> Response[TokensShape]:
     """Get new tokens."""
+    refuse_idempotency_key(request)
     body = (await read_body(request, RefreshBody)).fields
     return Response(to_tokens(await refresh(refresh_token=body.refresh_token)), headers=NO_STORE)
 

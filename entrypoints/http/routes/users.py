@@ -35,7 +35,7 @@ from entrypoints.http.account_shapes import (
     to_link,
     to_user,
 )
-from entrypoints.http.bodies import read_body
+from entrypoints.http.bodies import read_body, refuse_idempotency_key
 from entrypoints.http.conditions import entity_tag, version_wanted
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.names import page_size
@@ -58,6 +58,7 @@ async def create_user(
     request: Request[Any, Any, Any], create: FromDishka[CreateUser], settings: FromDishka[Settings]
 ) -> Response[CreatedUserShape]:
     """Create a user."""
+    refuse_idempotency_key(request)
     created = await create(_new_user((await read_body(request, UserBody)).fields))
     headers = {**NO_STORE, **entity_tag(created.user.version)}
     return Response(to_created(created, public_url=settings.public_url), headers=headers)
@@ -76,6 +77,7 @@ async def create_users(
     request: Request[Any, Any, Any], create: FromDishka[CreateUsers], settings: FromDishka[Settings]
 ) -> Response[UserBatchShape]:
     """Create up to 100 users."""
+    refuse_idempotency_key(request)
     results = await create([_new_user(item) for item in (await read_body(request, UserBatchBody)).fields.items])
     items = [_result(request, index, result, settings.public_url) for index, result in enumerate(results)]
     return Response(UserBatchShape(items=items), headers=NO_STORE)
@@ -164,9 +166,13 @@ async def restore_user(user: FromPath[UUID], restore: FromDishka[RestoreUser]) -
 )
 @inject
 async def make_password_link(
-    user: FromPath[UUID], make: FromDishka[MakeLink], settings: FromDishka[Settings]
+    request: Request[Any, Any, Any],
+    user: FromPath[UUID],
+    make: FromDishka[MakeLink],
+    settings: FromDishka[Settings],
 ) -> Response[LinkShape]:
     """Make a one-time link that sets a user's password."""
+    refuse_idempotency_key(request)
     return Response(to_link(await make(user=UserId(user)), public_url=settings.public_url), headers=NO_STORE)
 
 
