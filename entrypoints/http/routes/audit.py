@@ -183,10 +183,16 @@ def _filter(
         subject=subject,
         gallery=gallery,
         among=principal_of(request).galleries,
-        outcome=outcome,
+        outcome=_code(outcome),
         since=_aware(since, "since"),
         until=_aware(until, "until"),
     )
+
+
+def _code(outcome: str | None) -> str | None:
+    if outcome is not None and not outcome.isprintable():
+        raise InvalidValue("outcome is `ok` or the code of a problem", field="outcome")
+    return outcome
 
 
 def action_named(name: str) -> AuditAction:
