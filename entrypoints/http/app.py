@@ -145,7 +145,8 @@ API: Sequence[HTTPRouteHandler] = tuple(handler for handlers in AREAS.values() f
 def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
     """Return the application. It does not own the container: who made it closes it."""
     for handler in API:
-        handler.responses = PROBLEMS  # routers have tags and guards of their own, but no responses
+        # Routers have tags and guards of their own, but no responses.
+        handler.responses = {**(handler.responses or {}), **PROBLEMS}
     handlers: list[ControllerRouterHandler] = [
         Router(
             "/api/v1",

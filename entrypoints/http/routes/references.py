@@ -7,6 +7,7 @@ from uuid import UUID
 
 from dishka.integrations.litestar import FromDishka, inject
 from litestar import Request, Response, delete, get, post
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery
 
 from application.ports.keyed_hash import KeyedHash
@@ -82,6 +83,7 @@ async def enrol_references(
     needs=Permission.ENROL,
     status_code=200,
     operation_class=takes(EnrolBatchBody),
+    responses={202: ResponseSpec(JobShape, generate_examples=False, description="The job that does it.")},
     description=f"{getdoc(EnrolBatch)}\n\nWith `Prefer: respond-async` a job does it: 202, and its address.",
     summary="Enrol images of many people",
 )
@@ -184,7 +186,7 @@ async def get_reference(
 @get(
     REFERENCE + "/image",
     needs=Permission.READ,
-    media_type="application/octet-stream",
+    media_type="image/*",
     description=getdoc(ReadImage),
     summary="Return a reference's image",
 )
