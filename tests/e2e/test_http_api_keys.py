@@ -129,6 +129,30 @@ async def test_nobody_makes_a_key_that_may_do_more(service: InProcess) -> None:
         assert (await made(client))["expires_at"] == maker["expires_at"]
 
 
+async def test_a_key_that_rotates_another_is_not_outlived_by_what_it_gets(service: InProcess) -> None:
+    ends = datetime.now(UTC) + timedelta(minutes=5)
+    short = await made(service.client, scopes=["manage", "read"], expires_at=ends.isoformat())
+    for expires_at in (None, (ends + timedelta(days=1)).isoformat()):
+        endless = await made(service.client, expires_at=expires_at)
+        async with keyed(service, short) as client:
+            new = await client.post(f"/api-keys/{endless['id']}/rotate", json={"overlap_seconds": 0})
+        assert new.status_code == 201
+        assert new.json()["expires_at"] == short["expires_at"]
+
+
+async def test_a_rotated_key_has_no_say_over_those_in_its_place(service: InProcess) -> None:
+    leaked = await made(service.client, scopes=["manage", "read"])
+    second = (await service.client.post(f"/api-keys/{leaked['id']}/rotate", json={})).json()
+    third = (await service.client.post(f"/api-keys/{second['id']}/rotate", json={})).json()
+    async with keyed(service, leaked) as client:
+        for one in (second, third):
+            is_problem(await client.post(f"/api-keys/{one['id']}/rotate", json={}), 403, "scope_missing")
+            is_problem(await client.delete(f"/api-keys/{one['id']}"), 403, "scope_missing")
+    async with keyed(service, third) as client:
+        assert (await client.get("/galleries")).status_code == 200
+        assert (await client.delete(f"/api-keys/{leaked['id']}")).status_code == 204
+
+
 async def test_members_give_what_their_role_may_give(service: InProcess) -> None:
     everything = [scope.value for scope in Scope]
     for role in Role:

@@ -6,7 +6,7 @@ from application.ports.clock import Clock
 from application.ports.notices import Notices, Topic
 from application.ports.repositories import ApiKeyRepository
 from application.ports.transaction import Transaction
-from application.use_cases.keys.within import require_scopes_within, require_seen
+from application.use_cases.keys.within import require_not_replaced, require_scopes_within, require_seen
 from domain.audit import AuditAction, AuditEvent
 from domain.credential import ApiKeyId, Principal
 from domain.workspace import WorkspaceId
@@ -15,7 +15,10 @@ from domain.workspace import WorkspaceId
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevokeApiKey:
-    """End an API key for good, at once, on every node. It stays in the list; revoking it again changes nothing."""
+    """End an API key for good, at once, on every node. It stays in the list; revoking it again changes nothing.
+
+    A key that was rotated does not revoke those in its place.
+    """
 
     keys: ApiKeyRepository
     audit: AuditTrail
@@ -26,6 +29,7 @@ class RevokeApiKey:
     async def __call__(self, *, workspace: WorkspaceId, revoker: Principal, key: ApiKeyId) -> None:
         found = require_seen(await self.keys.get(workspace, key, lock=True), revoker)
         require_scopes_within(found.scopes, revoker)
+        await require_not_replaced(found, revoker, self.keys)
         if found.revoked_at is not None:
             return
         await self.keys.save(replace(found, revoked_at=self.clock.now()))

@@ -8,7 +8,7 @@ from application.ports.notices import Notices, Topic
 from application.ports.repositories import ApiKeyRepository
 from application.ports.transaction import Transaction
 from application.use_cases.keys.issue_key import IssuedKey, IssueKey
-from application.use_cases.keys.within import require_scopes_within, require_seen
+from application.use_cases.keys.within import require_not_replaced, require_scopes_within, require_seen
 from domain.audit import AuditAction, AuditEvent
 from domain.credential import DEFAULT_OVERLAP, LONGEST_OVERLAP, ApiKeyId, Principal
 from domain.errors import ApiKeyRevoked, InvalidValue
@@ -21,7 +21,8 @@ class RotateApiKey:
     """Make another key with the same name, scopes, galleries and expiry, which is shown this once.
 
     The old one is good for an overlap of a day, or as long as `overlap_seconds` says: 0 ends it at once, 30 days are
-    the most. It never lasts longer by it.
+    the most. It never lasts longer by it. The new one outlives neither the old one nor the key that rotates it, and a
+    key that was rotated does not rotate those in its place.
     """
 
     keys: ApiKeyRepository
@@ -41,6 +42,7 @@ class RotateApiKey:
             )
         old = require_seen(await self.keys.get(workspace, key, lock=True), rotator)
         require_scopes_within(old.scopes, rotator)
+        await require_not_replaced(old, rotator, self.keys)
         now = self.clock.now()
         if not old.usable(now):
             raise ApiKeyRevoked("this API key was revoked or has expired: make a new one")
@@ -49,7 +51,7 @@ class RotateApiKey:
             name=old.name,
             scopes=old.scopes,
             galleries=old.galleries,
-            expires_at=old.expires_at,
+            expires_at=min(filter(None, (old.expires_at, rotator.ends_at)), default=None),
             created_by=rotator.user,
             rotated_from=old.id,
         )

@@ -1,5 +1,6 @@
 from datetime import datetime
 
+from application.ports.repositories import ApiKeyRepository
 from domain.credential import ApiKey, Principal
 from domain.errors import ApiKeyNotFound, GalleryNotFound, InvalidValue, ScopeMissing
 from domain.gallery import GalleryId
@@ -40,6 +41,20 @@ def expiry_within(expires_at: datetime | None, maker: Principal, *, now: datetim
     if maker.ends_at is not None and expires_at > maker.ends_at:
         raise InvalidValue(f"a key outlives not the one that made it: {maker.ends_at.isoformat()}", field="expires_at")
     return expires_at
+
+
+async def require_not_replaced(by: ApiKey, maker: Principal, keys: ApiKeyRepository) -> None:
+    """Raise `ScopeMissing` where the maker is a key that was rotated, and this one has come in its place.
+
+    Whoever has a key that leaked must not end or take over the one that was made against that.
+    """
+    if maker.key is None:
+        return
+    before = by.rotated_from
+    while before is not None:
+        if before == maker.key:
+            raise ScopeMissing("this API key was rotated: it neither rotates nor revokes what is in its place")
+        before = (await keys.get(by.workspace, before)).rotated_from
 
 
 def require_seen(key: ApiKey, viewer: Principal) -> ApiKey:
