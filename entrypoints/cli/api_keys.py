@@ -17,7 +17,7 @@ from domain.permission import DEFAULT_SCOPES, IN_WORKSPACE, Scope
 from domain.workspace import WorkspaceId
 from entrypoints.cli import options
 from entrypoints.cli.places import workspace_named
-from entrypoints.cli.session import console, print_json, results, run, session
+from entrypoints.cli.session import console, print_json, print_wide, run, session
 from entrypoints.http.access_shapes import to_api_key, to_issued_key
 from entrypoints.http.names import gallery_named
 
@@ -53,7 +53,7 @@ def list_keys(*, workspace: str, as_json: bool) -> None:
             "never" if key.last_used_at is None else f"{key.last_used_at:%Y-%m-%d %H:%M}",
             _state(key, now),
         )
-    results.print(table)
+    print_wide(table)
 
 
 @api_keys.command("create")

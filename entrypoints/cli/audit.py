@@ -22,7 +22,7 @@ from domain.audit_chain import ChainReport, KnownHead
 from domain.workspace import WorkspaceId
 from entrypoints.cli import options
 from entrypoints.cli.places import workspace_named
-from entrypoints.cli.session import FAILED, console, print_json, results, run, session
+from entrypoints.cli.session import FAILED, console, print_json, print_wide, results, run, session
 from entrypoints.http.audit_shapes import head_of, head_text, to_audit_entry, to_audit_report
 
 _INSTANCE = "the instance"
@@ -91,7 +91,7 @@ def list_(
             "" if entry.subject is None else str(entry.subject),
             entry.outcome,
         )
-    results.print(table)
+    print_wide(table)
 
 
 @audit.command()

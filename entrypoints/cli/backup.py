@@ -39,9 +39,8 @@ def backup(*, folder: Path, key_to: Path | None, as_json: bool) -> None:
     folder = folder.absolute()
     if key_to is not None:
         _require_apart(settings, folder, key_to.absolute())
+        _copy_key(settings.master_key_path, key_to)  # first: a key that cannot be written is known at once
     manifest = run(_back_up, settings, folder)
-    if key_to is not None:
-        _copy_key(settings.master_key_path, key_to)
     if as_json:
         print_json(manifest)
         return
@@ -67,11 +66,11 @@ def restore(*, folder: Path, ledger: Path | None, replace: bool, no_index: bool,
     """Restore a backup, and erase again whoever was erased since.
 
     Into an empty database, or with --replace into another. Services and workers are ended before. The master key is
-    put back first, where FACEPASS_MASTER_KEY_FILE says. Where a restore is interrupted, it is run again.
+    put back first, where FACEPASS_MASTER_KEY_FILE says. Where a restore is interrupted, it is run again with --replace.
     """
     settings = settings_of_process()
     if replace and not yes:
-        click.confirm("What the database holds is lost. Go on?", abort=True)
+        click.confirm("What the database holds is lost. Go on?", abort=True, err=True)
     done = run(_restore, settings, folder.absolute(), ledger=ledger, replace=replace, index=not no_index)
     if as_json:
         print_json(done)
@@ -127,6 +126,7 @@ def _require_apart(settings: Settings, folder: Path, key_to: Path) -> None:
 
 def _copy_key(path: Path, to: Path) -> None:
     try:
+        to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with path.open("rb") as key, os.fdopen(descriptor, "wb") as copy:
             shutil.copyfileobj(key, copy)

@@ -37,12 +37,15 @@ def erase() -> None:
 @click.argument("person", type=_PERSON)
 @options.gallery
 @options.workspace
-@click.confirmation_option("--yes", prompt="Nothing brings them back. Go on?", help="Do not ask.")
-def person(*, person: UUID, gallery: str, workspace: str) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def person(*, person: UUID, gallery: str, workspace: str, yes: bool) -> None:
     """Destroy everything about a person and print the signed receipt, JSON.
 
     PERSON is their id. Keep the receipt: 'facepass erase verify' checks it.
     """
+    if not yes:
+        # Not to standard output, where the receipt goes: there is only one.
+        click.confirm("Nothing brings them back. Go on?", abort=True, err=True)
     print_json(run(_erase, workspace, gallery, PersonId(person)))
 
 

@@ -13,6 +13,7 @@ from dishka import AsyncContainer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Table
 
 from application.use_cases.audit.origin import CLI, set_origin
 from domain.errors import FacepassError
@@ -31,6 +32,9 @@ INTERRUPTED = 130
 
 PIPED_WIDTH = 120
 """Columns where there is no terminal to ask."""
+
+WIDE = 240
+"""The same, for tables whose ids are to be copied."""
 
 _DEBUGGING = "facepass.debugging"
 
@@ -54,6 +58,11 @@ class CommandFailed(click.ClickException):
 def print_json(value: object) -> None:
     """Print a result for programs."""
     click.echo(msgspec.json.format(msgspec.json.encode(value)))
+
+
+def print_wide(table: Table) -> None:
+    """Print a table with ids: whole ones where there is no terminal, since scripts and people copy them from there."""
+    results.print(table, width=None if results.is_terminal else WIDE)
 
 
 def settings_of_process() -> Settings:

@@ -90,11 +90,11 @@ class ProveErasure:
         digest = self.ledger.person(workspace, person)
         erasure = await self.erasures.of_digest(workspace, digest)
         digests = frozenset(erasure.digests if erasure is not None else [digest])
-        looks = [
-            *await self._record(workspace, person, digests, looking),
-            *await self._indexes(workspace, person, digests, looking),
-            await self._images(workspace, digests, looking),
-        ]
+        record = await self._record(workspace, person, digests, looking)
+        indexes, theirs = await self._indexes(workspace, person, digests, looking)
+        # Of somebody who was not erased no reference is known but those that an index says are theirs.
+        known = digests | {self.ledger.reference(workspace, one) for one in theirs}
+        looks = [*record, *indexes, await self._images(workspace, known, looking)]
         if erasure is not None:
             looks.append(await self._ledger(erasure))
         return Proof(person=person, erasure=erasure, looks=looks)
@@ -144,20 +144,23 @@ class ProveErasure:
 
     async def _indexes(
         self, workspace: WorkspaceId, person: PersonId, digests: Collection[bytes], looking: Looking
-    ) -> list[Look]:
+    ) -> tuple[list[Look], set[ReferenceId]]:
         state = await self.states.now(fresh=True)
         galleries = [one.id for one in await all_galleries(self.inventory) if one.workspace == workspace]
-        looks = []
+        looks: list[Look] = []
+        theirs: set[ReferenceId] = set()
         for served in self.spaces.all:
             for name in state.written:
                 walked = found = 0
                 for gallery in galleries:
                     async for entry in served.index(name).entries(gallery):
                         walked += 1
-                        found += entry.person == person or self.ledger.reference(workspace, entry.reference) in digests
+                        if entry.person == person or self.ledger.reference(workspace, entry.reference) in digests:
+                            found += 1
+                            theirs.add(entry.reference)
                         looking(name, walked)
                 looks.append(Look(place=f"index {name}, {served.model}", looked_at=walked, found=found))
-        return looks
+        return looks, theirs
 
     async def _images(self, workspace: WorkspaceId, digests: Collection[bytes], looking: Looking) -> Look:
         walked = found = 0
