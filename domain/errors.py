@@ -38,6 +38,7 @@ FacepassError
 │   ├── WorkspaceNotFound       workspace_not_found
 │   ├── UserNotFound            user_not_found
 │   ├── MemberNotFound          member_not_found
+│   ├── InvitationNotFound      invitation_not_found
 │   ├── SessionNotFound         session_not_found
 │   └── ApiKeyNotFound          api_key_not_found
 ├── Conflict                what was asked contradicts what is there
@@ -325,6 +326,12 @@ class MemberNotFound(NotFound):
     """No such member in this workspace."""
 
     code = "member_not_found"
+
+
+class InvitationNotFound(NotFound):
+    """No such invitation to this workspace that can still be used."""
+
+    code = "invitation_not_found"
 
 
 class SessionNotFound(NotFound):

@@ -11,6 +11,7 @@ from domain.errors import InvalidValue, PasswordRefused
 
 UserId = NewType("UserId", UUID)
 SessionId = NewType("SessionId", UUID)
+LinkId = NewType("LinkId", UUID)
 
 EMAIL_LENGTH = 254
 """Characters at most (RFC 5321, 4.5.3.1.3, less the angle brackets)."""

@@ -152,6 +152,12 @@ ONE_TIME_LINKS = Table(
     Column("created_at", _TIME, nullable=False),
     Column("expires_at", _TIME, nullable=False),
     Column("used_at", _TIME),
+    # What it is listed and withdrawn by: a digest is for nobody to see.
+    Column("id", Uuid, nullable=False),
+    # Whose role an invitation hangs on; null: the command line's, which hangs on none.
+    Column("made_by", Uuid, ForeignKey("users.id", ondelete="CASCADE")),
+    UniqueConstraint("id"),
+    Index(None, "made_by", postgresql_where=text("made_by IS NOT NULL")),
     Index(None, "expires_at"),
     Index(None, "user_id", postgresql_where=text("user_id IS NOT NULL")),
     Index(None, "workspace_id", postgresql_where=text("workspace_id IS NOT NULL")),

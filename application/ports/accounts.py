@@ -13,7 +13,7 @@ from uuid import UUID
 
 from application.ports.repositories import Page
 from domain.permission import Role
-from domain.user import Session, SessionId, User, UserId
+from domain.user import LinkId, Session, SessionId, User, UserId
 from domain.workspace import Membership, WorkspaceId
 
 
@@ -97,7 +97,10 @@ class LinkPurpose(StrEnum):
 class Link:
     """What a one-time link does. Its secret is shown once, to whoever made it, and kept as a keyed hash."""
 
+    id: LinkId
     purpose: LinkPurpose
+    made_by: UserId | None = None
+    """Who invites, as long as they may give `role`; None: the command line, or an administrator."""
     user: UserId | None = None
     """Whose password it sets."""
     workspace: WorkspaceId | None = None
@@ -127,6 +130,26 @@ class LinkRepository(Protocol):
         Raises `LinkInvalid` where there is none, it was used, has expired, is for another purpose, or for another
         address than `email`.
         """
+
+    @abstractmethod
+    async def withdraw(self, user: UserId) -> None:
+        """Make a user's links for a password good no longer."""
+
+
+class InvitationRepository(Protocol):
+    """The one-time links that lead into a workspace, as its members see them."""
+
+    @abstractmethod
+    async def page(self, workspace: WorkspaceId, *, limit: int, after: UUID | None, now: datetime) -> Page[Link]:
+        """Return up to `limit` that can still be used, behind `after`, by id."""
+
+    @abstractmethod
+    async def withdraw(self, workspace: WorkspaceId, invitation: LinkId, *, now: datetime) -> Link:
+        """Make one good no longer and return it. Raises `InvitationNotFound` where it cannot be used anyway."""
+
+    @abstractmethod
+    async def withdraw_of(self, user: UserId, *, workspace: WorkspaceId | None = None) -> None:
+        """Make what a user made good no longer: in one workspace, or in all."""
 
 
 class LoginFailures(Protocol):

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from application.ports.accounts import Link
 from application.use_cases.keys.issue_key import IssuedKey
 from application.use_cases.workspaces.member import Member
 from domain.credential import ApiKey
@@ -84,6 +85,24 @@ class MemberListShape(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class InvitationShape(msgspec.Struct, frozen=True, kw_only=True):
+    """An invitation that can still be used; its token was shown once."""
+
+    id: UUID
+    role: str
+    made_by: UUID | None
+    """The user who made it; null: the command line."""
+    created_at: datetime
+    expires_at: datetime
+
+
+class InvitationListShape(msgspec.Struct, frozen=True, kw_only=True):
+    """Invitations, oldest first."""
+
+    items: list[InvitationShape]
+    next_cursor: str | None
+
+
 def to_api_key(key: ApiKey) -> ApiKeyShape:
     """Show a key."""
     return ApiKeyShape(**_of_key(key))  # type: ignore[arg-type]  # a dictionary of the fields above
@@ -114,6 +133,17 @@ def to_member(member: Member) -> MemberShape:
         role=member.membership.role.value,
         created_at=member.membership.created_at,
         deleted_at=member.user.deleted_at,
+    )
+
+
+def to_invitation(link: Link) -> InvitationShape:
+    """Show an invitation."""
+    return InvitationShape(
+        id=link.id,
+        role=(link.role or Role.VIEWER).value,
+        made_by=link.made_by,
+        created_at=link.created_at,
+        expires_at=link.expires_at,
     )
 
 

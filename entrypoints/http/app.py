@@ -98,6 +98,8 @@ AREAS: Mapping[str, Sequence[HTTPRouteHandler]] = {
         workspaces.remove_member,
         workspaces.leave_workspace,
         workspaces.invite_member,
+        workspaces.list_invitations,
+        workspaces.withdraw_invitation,
     ),
     "Account": (
         auth.register,

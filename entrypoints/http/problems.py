@@ -53,6 +53,7 @@ STATUS: Mapping[type[errors.FacepassError], int] = {
     errors.WorkspaceNotFound: 404,
     errors.UserNotFound: 404,
     errors.MemberNotFound: 404,
+    errors.InvitationNotFound: 404,
     errors.SessionNotFound: 404,
     errors.ApiKeyNotFound: 404,
     errors.GalleryNameTaken: 409,

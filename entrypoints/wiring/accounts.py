@@ -7,7 +7,7 @@ from dishka import AsyncContainer, Provider, Scope, provide, provide_all
 
 from adapters.persistence.account_purge import SqlAccountPurge
 from adapters.persistence.database import Database
-from adapters.persistence.link_repository import SqlLinkRepository
+from adapters.persistence.link_repository import SqlInvitationRepository, SqlLinkRepository
 from adapters.persistence.login_failures import SqlLoginFailures
 from adapters.persistence.login_record import SqlLoginRecord
 from adapters.persistence.session_repository import SqlSessionRepository
@@ -18,6 +18,7 @@ from adapters.security.passwords import Argon2PasswordHasher, ZxcvbnCommonPasswo
 from application.ports.access_tokens import AccessTokens, SigningKeyRecord, SigningKeys
 from application.ports.accounts import (
     AccountPurge,
+    InvitationRepository,
     LinkRepository,
     LoginFailures,
     LoginRecord,
@@ -51,6 +52,7 @@ from application.use_cases.accounts.restore_user import RestoreUser
 from application.use_cases.accounts.rotate_signing_key import RotateSigningKey
 from application.use_cases.accounts.show_account import ShowAccount
 from application.use_cases.accounts.show_link import ShowLink
+from application.use_cases.accounts.take_invitation import TakeInvitation
 from application.use_cases.accounts.update_user import UpdateUser
 from domain.user import Registration
 from entrypoints.settings import Settings
@@ -62,6 +64,7 @@ class AccountProvider(Provider):
     users = provide(SqlUserRepository, provides=UserRepository, scope=Scope.REQUEST)
     sessions = provide(SqlSessionRepository, provides=SessionRepository, scope=Scope.REQUEST)
     links = provide(SqlLinkRepository, provides=LinkRepository, scope=Scope.REQUEST)
+    invitations = provide(SqlInvitationRepository, provides=InvitationRepository, scope=Scope.REQUEST)
     failures = provide(SqlLoginFailures, provides=LoginFailures, scope=Scope.REQUEST)
     logins = provide(SqlLoginRecord, provides=LoginRecord, scope=Scope.REQUEST)
     signing_keys = provide(SqlSigningKeys, provides=SigningKeys, scope=Scope.REQUEST)
@@ -93,6 +96,7 @@ class AccountProvider(Provider):
         RotateSigningKey,
         ShowAccount,
         ShowLink,
+        TakeInvitation,
         UpdateUser,
         scope=Scope.REQUEST,
     )

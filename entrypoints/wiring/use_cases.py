@@ -76,11 +76,13 @@ from application.use_cases.workspaces.change_member import ChangeMember
 from application.use_cases.workspaces.create_workspace import CreateWorkspace
 from application.use_cases.workspaces.get_workspace import GetWorkspace
 from application.use_cases.workspaces.invite_member import InviteMember
+from application.use_cases.workspaces.list_invitations import ListInvitations
 from application.use_cases.workspaces.list_members import ListMembers
 from application.use_cases.workspaces.list_workspaces import ListWorkspaces
 from application.use_cases.workspaces.new_workspace import NewWorkspace
 from application.use_cases.workspaces.remove_member import RemoveMember
 from application.use_cases.workspaces.update_workspace import UpdateWorkspace
+from application.use_cases.workspaces.withdraw_invitation import WithdrawInvitation
 from domain.job import Job, JobWork
 
 log = structlog.get_logger("facepass.jobs")
@@ -130,6 +132,8 @@ class UseCaseProvider(Provider):
         ChangeMember,
         RemoveMember,
         InviteMember,
+        ListInvitations,
+        WithdrawInvitation,
         CreateGallery,
         ListGalleries,
         UpdateGallery,

@@ -22,7 +22,7 @@ from adapters.system.id_generator import UuidV7Generator
 from application.ports.access_tokens import SigningKey, SigningKeyId
 from application.ports.accounts import Link, LinkPurpose, UserFilter
 from domain.errors import EmailTaken, LastAdministrator, LinkInvalid, UserNotFound, VersionMismatch
-from domain.user import FREE_FAILURES, Session, SessionId, User, UserId, lock_after
+from domain.user import FREE_FAILURES, LinkId, Session, SessionId, User, UserId, lock_after
 from tests.trail import CIPHER, KEYED_HASH, trail
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -253,6 +253,7 @@ async def test_sessions_end_one_by_one_all_at_once_or_all_but_one(begin: Begin) 
 
 def a_link(user: User | None = None, *, email: str | None = None) -> Link:
     return Link(
+        id=LinkId(IDS.new()),
         purpose=LinkPurpose.INVITATION if user is None else LinkPurpose.PASSWORD,
         user=None if user is None else user.id,
         email=email,

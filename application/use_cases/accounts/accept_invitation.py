@@ -1,13 +1,12 @@
 from dataclasses import dataclass
 from typing import final
 
-from application.ports.accounts import LinkPurpose, LinkRepository, MembershipRepository, UserRepository
+from application.ports.accounts import MembershipRepository, UserRepository
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
-from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Notices, Topic
 from application.ports.transaction import Transaction
-from application.use_cases.accounts.new_link import link_digest
+from application.use_cases.accounts.take_invitation import TakeInvitation
 from domain.audit import AuditAction, AuditEvent
 from domain.errors import LinkInvalid
 from domain.permission import Role
@@ -21,9 +20,8 @@ class AcceptInvitation:
     """Become a member of the workspace that an invitation is to, with the account that is signed in."""
 
     users: UserRepository
-    links: LinkRepository
     memberships: MembershipRepository
-    keyed_hash: KeyedHash
+    take: TakeInvitation
     notices: Notices
     audit: AuditTrail
     transaction: Transaction
@@ -31,13 +29,12 @@ class AcceptInvitation:
 
     async def __call__(self, *, user: UserId, invitation: str) -> Membership:
         found = await self.users.get(user)
-        now = self.clock.now()
-        link = await self.links.take(
-            link_digest(self.keyed_hash, invitation), purpose=LinkPurpose.INVITATION, now=now, email=found.email
-        )
+        link = await self.take(invitation, email=found.email)
         if link.workspace is None:
             raise LinkInvalid("this invitation is to register, and you have an account")
-        membership = Membership(workspace=link.workspace, user=user, role=link.role or Role.VIEWER, created_at=now)
+        membership = Membership(
+            workspace=link.workspace, user=user, role=link.role or Role.VIEWER, created_at=self.clock.now()
+        )
         await self.memberships.add(membership)
         await self.notices.tell(Topic.CREDENTIALS)
         self.audit.note(

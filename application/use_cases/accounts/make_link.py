@@ -30,6 +30,7 @@ class MakeLink:
     async def __call__(
         self,
         *,
+        made_by: UserId | None = None,
         user: UserId | None = None,
         workspace: WorkspaceId | None = None,
         role: Role | None = None,
@@ -39,7 +40,9 @@ class MakeLink:
             made = await self._for_password(user)
         else:
             address = None if email is None else checked_email(email)
-            made = await self.new_link(LinkPurpose.INVITATION, workspace=workspace, role=role, email=address)
+            made = await self.new_link(
+                LinkPurpose.INVITATION, made_by=made_by, workspace=workspace, role=role, email=address
+            )
             if workspace is None:
                 event = AuditEvent(workspace=INSTANCE, action=AuditAction.USER_LINK_MADE)
             else:

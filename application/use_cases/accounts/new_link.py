@@ -5,9 +5,10 @@ from typing import Final, final
 
 from application.ports.accounts import Link, LinkPurpose, LinkRepository
 from application.ports.clock import Clock
+from application.ports.id_generator import IdGenerator
 from application.ports.keyed_hash import KeyedHash
 from domain.permission import Role
-from domain.user import UserId
+from domain.user import LinkId, UserId
 from domain.workspace import WorkspaceId
 
 LINK_BEGINS: Final = "fl_"
@@ -31,12 +32,14 @@ class NewLink:
 
     links: LinkRepository
     keyed_hash: KeyedHash
+    ids: IdGenerator
     clock: Clock
 
     async def __call__(
         self,
         purpose: LinkPurpose,
         *,
+        made_by: UserId | None = None,
         user: UserId | None = None,
         workspace: WorkspaceId | None = None,
         role: Role | None = None,
@@ -44,6 +47,8 @@ class NewLink:
     ) -> MadeLink:
         now = self.clock.now()
         link = Link(
+            id=LinkId(self.ids.new()),
+            made_by=made_by,
             purpose=purpose,
             user=user,
             workspace=workspace,

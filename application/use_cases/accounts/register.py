@@ -1,15 +1,14 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from application.ports.accounts import Link, LinkPurpose, LinkRepository, MembershipRepository, UserRepository
+from application.ports.accounts import Link, MembershipRepository, UserRepository
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
-from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Notices, Topic
 from application.ports.transaction import Transaction
-from application.use_cases.accounts.new_link import link_digest
 from application.use_cases.accounts.new_password import NewPassword
+from application.use_cases.accounts.take_invitation import TakeInvitation
 from application.use_cases.audit.origin import current_origin, done_for
 from application.use_cases.workspaces.new_workspace import NewWorkspace
 from domain.audit import INSTANCE, ActorKind, AuditAction, AuditEvent
@@ -31,11 +30,10 @@ class Register:
 
     registration: Registration
     users: UserRepository
-    links: LinkRepository
     memberships: MembershipRepository
     new_password: NewPassword
     new_workspace: NewWorkspace
-    keyed_hash: KeyedHash
+    take: TakeInvitation
     notices: Notices
     audit: AuditTrail
     transaction: Transaction
@@ -79,9 +77,7 @@ class Register:
     async def _invited(self, invitation: str | None, email: str) -> Link | None:
         if invitation is None:
             return None
-        return await self.links.take(
-            link_digest(self.keyed_hash, invitation), purpose=LinkPurpose.INVITATION, now=self.clock.now(), email=email
-        )
+        return await self.take(invitation, email=email)
 
     async def _placed(self, user: User, link: Link | None) -> None:
         if link is None or link.workspace is None:

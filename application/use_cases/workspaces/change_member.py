@@ -1,7 +1,7 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from application.ports.accounts import MembershipRepository, UserRepository
+from application.ports.accounts import InvitationRepository, MembershipRepository, UserRepository
 from application.ports.audit import AuditTrail
 from application.ports.notices import Notices, Topic
 from application.ports.transaction import Transaction
@@ -9,7 +9,7 @@ from application.use_cases.workspaces.member import Member, require_may_give
 from domain.audit import AuditAction, AuditEvent
 from domain.credential import Principal
 from domain.errors import MemberNotFound
-from domain.permission import Role
+from domain.permission import Role, may_give
 from domain.user import UserId
 from domain.workspace import WorkspaceId
 
@@ -20,10 +20,12 @@ class ChangeMember:
     """Give a member another role, from their next call on, on every node.
 
     Nobody gives or takes a role above their own: owners alone make and unmake owners. The last owner stays one.
+    With a lower role, invitations that the member made and nobody accepted are good no longer.
     """
 
     users: UserRepository
     memberships: MembershipRepository
+    invitations: InvitationRepository
     audit: AuditTrail
     notices: Notices
     transaction: Transaction
@@ -36,6 +38,8 @@ class ChangeMember:
         require_may_give(giver, found[0].role, role)
         changed = replace(found[0], role=role)
         await self.memberships.save(changed, was=found[0].role)
+        if not may_give(role, found[0].role):
+            await self.invitations.withdraw_of(user, workspace=workspace)
         self.audit.note(
             AuditEvent(
                 workspace=workspace,

@@ -15,7 +15,8 @@ class InviteMember:
     """Make an invitation to a workspace, to be handed over in whatever way one trusts: no mail is sent.
 
     It is good once, within seven days, for somebody who has an account and for somebody who registers with it; with
-    `email` for nobody of another address. Nobody invites to a role above their own.
+    `email` for nobody of another address. Nobody invites to a role above their own, and an invitation is good only as
+    long as whoever made it may give that role.
     """
 
     make_link: MakeLink
@@ -25,4 +26,4 @@ class InviteMember:
     ) -> MadeLink:
         """Return it, with the token that is shown this once. Raises `RoleMissing`."""
         require_may_give(giver, role)
-        return await self.make_link(workspace=workspace, role=role, email=email)
+        return await self.make_link(made_by=giver.user, workspace=workspace, role=role, email=email)

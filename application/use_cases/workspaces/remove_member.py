@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from application.ports.accounts import MembershipRepository
+from application.ports.accounts import InvitationRepository, MembershipRepository
 from application.ports.audit import AuditTrail
 from application.ports.notices import Notices, Topic
 from application.ports.transaction import Transaction
@@ -18,10 +18,12 @@ from domain.workspace import WorkspaceId
 class RemoveMember:
     """Take a member out of a workspace: their next call there is refused, on every node. The last owner stays.
 
-    Nobody removes somebody above themselves. API keys that a member made stay as they are.
+    Nobody removes somebody above themselves. What they invited to and nobody accepted is good no longer; API keys
+    that they made stay as they are.
     """
 
     memberships: MembershipRepository
+    invitations: InvitationRepository
     audit: AuditTrail
     notices: Notices
     transaction: Transaction
@@ -34,6 +36,7 @@ class RemoveMember:
         if user != remover.user:
             require_may_give(remover, found[0].role)
         await self.memberships.remove(workspace, user, was=found[0].role)
+        await self.invitations.withdraw_of(user, workspace=workspace)
         self.audit.note(
             AuditEvent(
                 workspace=workspace,

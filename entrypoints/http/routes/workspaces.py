@@ -13,20 +13,24 @@ from application.use_cases.workspaces.change_member import ChangeMember
 from application.use_cases.workspaces.create_workspace import CreateWorkspace
 from application.use_cases.workspaces.get_workspace import GetWorkspace
 from application.use_cases.workspaces.invite_member import InviteMember
+from application.use_cases.workspaces.list_invitations import ListInvitations
 from application.use_cases.workspaces.list_members import ListMembers
 from application.use_cases.workspaces.list_workspaces import ListWorkspaces
 from application.use_cases.workspaces.remove_member import RemoveMember
 from application.use_cases.workspaces.update_workspace import UpdateWorkspace
+from application.use_cases.workspaces.withdraw_invitation import WithdrawInvitation
 from domain.errors import InvalidValue
 from domain.permission import Permission, Role, checked_role
-from domain.user import UserId, checked_email
+from domain.user import LinkId, UserId, checked_email
 from domain.workspace import WorkspaceId
 from entrypoints.http.access import principal_of, user_of
 from entrypoints.http.access_shapes import (
+    InvitationListShape,
     MemberListShape,
     MemberShape,
     WorkspaceListShape,
     WorkspaceShape,
+    to_invitation,
     to_member,
     to_workspace,
 )
@@ -50,6 +54,7 @@ WORKSPACES = "/workspaces"
 WORKSPACE = WORKSPACES + "/{workspace:uuid}"
 MEMBERS = WORKSPACE + "/members"
 MEMBER = MEMBERS + "/{user:uuid}"
+INVITATIONS = WORKSPACE + "/invitations"
 
 
 @get(WORKSPACES, needs=Permission.ACCOUNT, description=getdoc(ListWorkspaces), summary="List workspaces")
@@ -206,7 +211,7 @@ async def leave_workspace(
 
 
 @post(
-    WORKSPACE + "/invitations",
+    INVITATIONS,
     needs=Permission.MEMBERS,
     operation_class=takes(InvitationBody),
     description=getdoc(InviteMember),
@@ -229,6 +234,42 @@ async def invite_member(
         email=body.email,
     )
     return Response(to_link(made, public_url=settings.public_url), headers=NO_STORE)
+
+
+@get(INVITATIONS, needs=Permission.MEMBERS, description=getdoc(ListInvitations), summary="List open invitations")
+@inject
+async def list_invitations(
+    workspace: FromPath[UUID],
+    listed: FromDishka[ListInvitations],
+    cursors: FromDishka[Cursors],
+    limit: FromQuery[int] = 50,
+    cursor: FromQuery[str | None] = None,
+) -> InvitationListShape:
+    """List open invitations."""
+    page = await listed(
+        workspace=WorkspaceId(workspace), limit=page_size(limit), after=cursors.read(cursor, "invitations", workspace)
+    )
+    return InvitationListShape(
+        items=[to_invitation(one) for one in page.items],
+        next_cursor=cursors.written(page.next_after, "invitations", workspace),
+    )
+
+
+@delete(
+    INVITATIONS + "/{invitation:uuid}",
+    needs=Permission.MEMBERS,
+    description=getdoc(WithdrawInvitation),
+    summary="Withdraw an invitation",
+)
+@inject
+async def withdraw_invitation(
+    request: Request[Any, Any, Any],
+    workspace: FromPath[UUID],
+    invitation: FromPath[UUID],
+    withdraw: FromDishka[WithdrawInvitation],
+) -> None:
+    """Withdraw an invitation."""
+    await withdraw(workspace=WorkspaceId(workspace), remover=principal_of(request), invitation=LinkId(invitation))
 
 
 def _named(body: MemberBody) -> UserId | str:
