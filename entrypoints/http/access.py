@@ -96,11 +96,17 @@ async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Princip
     meant = _workspace_meant(connection)
     if token:
         recognise: AuthenticateUser = await container.get(AuthenticateUser)
-        return await recognise(token, workspace=meant)
+        try:
+            return await recognise(token, workspace=meant)
+        except WorkspaceNotFound as error:
+            _note_elsewhere(connection, await recognise(token, workspace=None), error)
+            raise
     authenticate: Authenticate = await container.get(Authenticate)
     principal = await authenticate(secret or "")
     if meant not in {None, principal.workspace}:
-        raise WorkspaceNotFound("no such workspace, or not the one that this API key is for")
+        elsewhere = WorkspaceNotFound("no such workspace, or not the one that this API key is for")
+        _note_elsewhere(connection, principal, elsewhere)
+        raise elsewhere
     return principal
 
 
@@ -162,8 +168,17 @@ def require_all_galleries(connection: ASGIConnection[Any, Any, Any, Any]) -> Non
 async def gallery_of(request: ASGIConnection[Any, Any, Any, Any], name: str | None) -> GalleryId | str:
     """Return the gallery that a path or a body names, by id or name; the default one where none is named.
 
-    Raises `GalleryNotFound` for one that the credential is not for, as for one that is not there.
+    Raises `GalleryNotFound` for one that the credential is not for, as for one that is not there. That is written down:
+    whoever has the credential looks for what is not theirs.
     """
+    try:
+        return await _gallery_of(request, name)
+    except GalleryNotFound as error:
+        note_refusal(request, error)
+        raise
+
+
+async def _gallery_of(request: ASGIConnection[Any, Any, Any, Any], name: str | None) -> GalleryId | str:
     named = gallery_named(name)
     allowed = principal_of(request).galleries
     if allowed is None:
@@ -179,7 +194,9 @@ async def gallery_of(request: ASGIConnection[Any, Any, Any, Any], name: str | No
     return found
 
 
-def note_refusal(connection: ASGIConnection[Any, Any, Any, Any], error: FacepassError) -> None:
+def note_refusal(
+    connection: ASGIConnection[Any, Any, Any, Any], error: FacepassError, principal: Principal | None = None
+) -> None:
     """Write down for the audit log that a call was refused, in its workspace's chain where that is known.
 
     The route stands there and not the path: names are in that. A login that failed is its use case's to note.
@@ -187,16 +204,30 @@ def note_refusal(connection: ASGIConnection[Any, Any, Any, Any], error: Facepass
     batch = connection.state.get(_AUDIT)
     if batch is None or isinstance(error, LoginFailed):
         return
-    principal = connection.state.get(_PRINCIPAL)
-    workspace = principal.workspace if isinstance(principal, Principal) else None
+    caller = principal or connection.state.get(_PRINCIPAL)
+    workspace = caller.workspace if isinstance(caller, Principal) else None
     batch.note_refusal(
         AuditEvent(
             workspace=INSTANCE if workspace is None else workspace,
             action=AuditAction.CALL_REFUSED,
             outcome=error.code,
-            details={"call": connection.state.get(_CALL)},
+            details={"call": call_of(connection)},
         )
     )
+
+
+def call_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """Return the name of what was called: what stands in a path may not be told."""
+    call = connection.state.get(_CALL)
+    return call if isinstance(call, str) else None
+
+
+def _note_elsewhere(
+    connection: ASGIConnection[Any, Any, Any, Any], principal: Principal, error: WorkspaceNotFound
+) -> None:
+    """Write down who it was that named a workspace which is not theirs, though the call is not theirs then."""
+    _set_origin(connection, principal)
+    note_refusal(connection, error, principal)
 
 
 async def _prepare_refusal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -15,7 +15,7 @@ from litestar.types import Receive, Scope, Send
 from application.ports import errors as ports
 from domain import errors
 from domain.enrolment import Rejection
-from entrypoints.http.access import note_refusal
+from entrypoints.http.access import call_of, note_refusal
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -190,9 +190,9 @@ def on_core_error(request: Request[Any, Any, Any], error: errors.FacepassError) 
         log.warning("unavailable", code=error.code, reason=error.message)
     if isinstance(error, errors.Exhausted):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    if isinstance(error, errors.Refused | errors.Exhausted):
+    if isinstance(error, errors.Refused | errors.Exhausted | errors.LinkInvalid):  # a link may have been guessed
         note_refusal(request, error)
-        log.info("refused", code=error.code, method=request.method, path=request.url.path)
+        log.info("refused", code=error.code, call=call_of(request))
     if problem.status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'ApiKey realm="facepass", Bearer realm="facepass"'
     return _answer(problem, headers)

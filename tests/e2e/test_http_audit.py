@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
 from adapters.persistence.database import Database
 from adapters.persistence.tables import AUDIT_ENTRIES
 from application.ports.keyed_hash import KeyedHash
 from domain.audit import AUDIT_PURPOSE, INSTANCE
+from domain.permission import Role
 from entrypoints.settings import DatabaseSettings, JobQueueSettings, Settings
 from tests.e2e.in_process import InProcess, in_process
+from tests.e2e.signed_in import caller, sign_in
 from tests.e2e.wire import is_problem
 from tests.e2e.with_jobs import WithJobs
 
@@ -186,6 +189,73 @@ async def test_refused_calls_stand_where_their_caller_belongs(service: InProcess
         (code, "nobody", "127.0.0.0/24", {"call": "list_galleries"})
         for code in ("credential_missing", "credential_invalid")
     ]
+
+
+async def test_what_was_tried_and_came_to_nothing_stands_there_too(service: InProcess) -> None:
+    client, nobody = service.client, "01a1f9ba-6210-711f-a62a-9f40b20f2bb1"
+    scrap = b"no image at all"
+    ada = (await enrol(service, ADA, "emp-ada"))["person"]["id"]
+    for path, data in [
+        ("/verify", {"person_id": ada}),
+        ("/search", {}),
+    ]:
+        assert (await client.post(path, files={"image": scrap}, data=data)).status_code in {415, 422}
+    answer = await client.post("/faces/compare", files={"image": ADA, "other_image": scrap})
+    assert answer.status_code in {415, 422}
+    answer = await client.post("/verify", files={"image": ADA}, data={"person_id": nobody})
+    is_problem(answer, 404, "person_not_found")
+    answer = await client.post("/verify", files={"image": ADA}, data={"external_id": "emp-nobody"})
+    is_problem(answer, 404, "person_not_found")
+    verified = await entries(service, action="face.verified")
+    assert [one["subject_id"] for one in verified] == [ada, nobody, None]
+    assert [one["outcome"] for one in verified][1:] == ["person_not_found"] * 2
+    for action in ("face.searched", "face.compared"):
+        (one,) = await entries(service, action=action)
+        assert one["outcome"] == verified[0]["outcome"] != "ok"
+    assert "emp-nobody" not in str(await entries(service))
+
+
+async def test_who_looks_for_what_is_not_theirs_stands_there(service: InProcess, database: Database) -> None:
+    client = service.client
+    elsewhere = {"X-Workspace-Id": "01a1f9ba-6210-711f-a62a-9f40b20f2bb1"}
+    is_problem(await client.get("/galleries", headers=elsewhere), 404, "workspace_not_found")
+    member = await sign_in(service.container, roles={service.workspace: Role.VIEWER})
+    async with caller(service, member.headers) as user:
+        is_problem(await user.get("/galleries", headers=elsewhere), 404, "workspace_not_found")
+    assert (await client.post("/galleries", json={"name": "other"})).status_code == 201
+    body = {"name": "narrow", "scopes": ["read", "search"], "galleries": ["default"]}
+    narrow = (await client.post("/api-keys", json=body)).json()
+    headers = {"X-API-Key": narrow["api_key"]}
+    is_problem(await client.get("/galleries/other", headers=headers), 404, "gallery_not_found")
+    items = [{"image": "AAAA", "gallery": "other"}]
+    assert (await client.post("/search/batch", json={"items": items}, headers=headers)).status_code == 200
+    found = await entries(service, action="call.refused")
+    assert [(one["outcome"], one["actor_kind"], one["details"]["call"]) for one in found] == [
+        ("workspace_not_found", "key", "list_galleries"),
+        ("workspace_not_found", "user", "list_galleries"),
+        ("gallery_not_found", "key", "get_gallery"),
+        ("gallery_not_found", "key", "search_batch"),
+    ]
+    assert [one["actor_id"] for one in found][1:] == [str(member.user), narrow["id"], narrow["id"]]
+    guessed = {"token": "fpl_" + "A" * 43, "password": "a passphrase of some length"}
+    is_problem(await client.post("/auth/password/reset", json=guessed), 422, "link_invalid")
+    assert (await client.get("/audit/verify")).status_code == 200  # all is written
+    async with database.reads.connect() as connection:
+        rows = await connection.execute(
+            select(AUDIT_ENTRIES.c.outcome).where(
+                AUDIT_ENTRIES.c.workspace_id == INSTANCE, AUDIT_ENTRIES.c.action == "call.refused"
+            )
+        )
+        assert [row.outcome for row in rows] == ["link_invalid"]
+
+
+async def test_the_log_names_no_gallery_of_a_refused_call(service: InProcess) -> None:
+    with capture_logs() as logs:
+        answer = await service.client.get("/galleries/lobby-of-ada", headers={"X-API-Key": "fp_no"})
+    is_problem(answer, 401, "credential_invalid")
+    (line,) = [one for one in logs if one["event"] == "refused"]
+    assert line["call"] == "get_gallery"
+    assert "lobby-of-ada" not in str(line)
 
 
 async def test_filters_leave_what_was_asked_for(service: InProcess) -> None:

@@ -4,6 +4,7 @@ from typing import final
 
 from application.ports.audit import AuditBatch
 from application.use_cases.matching.probe import Probe, read_probe
+from application.use_cases.matching.refused import refusals_noted
 from application.use_cases.spaces import ServedSpaces
 from domain.audit import AuditAction, AuditEvent
 from domain.decision import Criterion, Decision, verification_criterion
@@ -46,9 +47,10 @@ class CompareFaces:
         checked_threshold(threshold, "threshold")
         if target_fmr is not None:
             checked_rate(target_fmr, "target_fmr")
-        served = self.spaces.first
-        probe = await read_probe(served.embedder, frames)
-        other = await read_probe(served.embedder, [other_image])
+        with refusals_noted(self.audit, workspace, AuditAction.FACE_COMPARED):
+            served = self.spaces.first
+            probe = await read_probe(served.embedder, frames)
+            other = await read_probe(served.embedder, [other_image])
         criterion = verification_criterion(
             served.calibration, policy=policy or Policy(), threshold=threshold, target_fmr=target_fmr
         )

@@ -13,6 +13,7 @@ from application.ports.record import Record, SealedTemplate
 from application.ports.vector_index import VectorIndex
 from application.use_cases.matching.probe import Probe, read_probe
 from application.use_cases.matching.ranking import Ranking
+from application.use_cases.matching.refused import refusals_noted
 from application.use_cases.spaces import ServedSpace, ServedSpaces
 from domain.audit import AuditAction, AuditEvent
 from domain.decision import Criterion, Decision, Outcome, margins, search_criterion
@@ -110,20 +111,21 @@ class SearchFaces:
             raise InvalidValue(f"limit is 1 to {LARGEST_LIMIT}", field="limit")
         if among is not None and len(among) > LARGEST_AMONG:
             raise TooManyItems(f"a search can be limited to at most {LARGEST_AMONG} people")
-        begun = time.monotonic()
-        place = await self.record.gallery(workspace, gallery)
-        served = self.spaces.of(place.space)
-        image, faces = await self._faces(served.embedder, frames, every_face=every_face)
-        began = time.perf_counter()
-        references = await self.record.references_in(workspace, place.id)
-        criterion = search_criterion(
-            served.calibration,
-            policy=place.policy,
-            references=references,
-            threshold=threshold,
-            target_fpir=target_fpir,
-        )
-        searched = await self._searched(faces, place, served, criterion, limit=limit, among=among)
+        with refusals_noted(self.audit, workspace, AuditAction.FACE_SEARCHED, gallery=gallery):
+            begun = time.monotonic()
+            place = await self.record.gallery(workspace, gallery)
+            served = self.spaces.of(place.space)
+            image, faces = await self._faces(served.embedder, frames, every_face=every_face)
+            began = time.perf_counter()
+            references = await self.record.references_in(workspace, place.id)
+            criterion = search_criterion(
+                served.calibration,
+                policy=place.policy,
+                references=references,
+                threshold=threshold,
+                target_fpir=target_fpir,
+            )
+            searched = await self._searched(faces, place, served, criterion, limit=limit, among=among)
         if time.monotonic() - begun > LONGEST and (await self.record.gallery(workspace, place.id)).space != place.space:
             raise PortBusy("face_embedder", "the gallery moved to another model meanwhile")
         self._note(place, searched)

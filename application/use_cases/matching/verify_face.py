@@ -6,6 +6,7 @@ from application.ports.audit import AuditBatch
 from application.ports.cipher import Cipher
 from application.ports.record import Record, SealedTemplate
 from application.use_cases.matching.probe import Probe, read_probe
+from application.use_cases.matching.refused import refusals_noted
 from application.use_cases.matching.templates import opened
 from application.use_cases.spaces import ServedSpaces
 from domain.audit import AuditAction, AuditEvent
@@ -67,10 +68,13 @@ class VerifyFace:
             checked_rate(target_fmr, "target_fmr")
         if isinstance(claimed, str):
             checked_external_id(claimed)
-        place, sealed = await self._claimed(workspace, gallery, claimed, reference)
-        served = self.spaces.of(place.space)
-        probe = await read_probe(served.embedder, frames)
-        scores = similarities(probe.embedding, opened(self.cipher, sealed, place))
+        with refusals_noted(
+            self.audit, workspace, AuditAction.FACE_VERIFIED, subject=claimed or reference, gallery=gallery
+        ):
+            place, sealed = await self._claimed(workspace, gallery, claimed, reference)
+            served = self.spaces.of(place.space)
+            probe = await read_probe(served.embedder, frames)
+            scores = similarities(probe.embedding, opened(self.cipher, sealed, place))
         best = max(range(len(sealed)), key=lambda index: (scores[index], -sealed[index].reference.int))
         criterion = verification_criterion(
             served.calibration,
