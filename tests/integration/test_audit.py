@@ -106,6 +106,16 @@ async def checked(database: Database, workspace: WorkspaceId = OURS, known: Know
         return await verify(workspace=workspace, known=known)
 
 
+async def test_one_chain_at_a_time_is_verified(database: Database) -> None:
+    await written(database, event(), event(INSTANCE))
+    async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
+        verify = VerifyAudit(log=SqlAuditLog(database.reads), batch=batch, keyed_hash=KEYED_HASH)
+        found = await asyncio.gather(*(verify(workspace=one) for one in (OURS, INSTANCE, OURS)), return_exceptions=True)
+        assert isinstance(found[0], ChainReport)
+        assert all(isinstance(one, PortBusy) for one in found[1:])
+        assert (await verify(workspace=INSTANCE)).sound
+
+
 def named(report: ChainReport) -> list[tuple[int, Fault]]:
     return [(one.number, one.fault) for one in report.findings]
 
