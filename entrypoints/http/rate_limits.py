@@ -34,6 +34,9 @@ class RateLimits:
 
     Whoever fails too often is refused before anything is looked up. Others at the same address, behind one router or
     one proxy that is not trusted, are not: a credential that was good a while ago goes on being tried.
+
+    A credential is looked up before its failure is counted, so those that come at one moment are all looked up, however
+    many are left. Past the limit each is a 429 all the same, unless it is good: nobody guesses one of 256 bits.
     """
 
     def __init__(self, container: AsyncContainer, settings: RateLimitSettings) -> None:
