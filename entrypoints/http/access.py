@@ -110,6 +110,11 @@ async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Princip
     return principal
 
 
+async def require_still(connection: ASGIConnection[Any, Any, Any, Any], needed: Permission) -> None:
+    """Raise what stands against a call that goes on: its credential may be good no longer, or its role another."""
+    (await _recognised(connection)).require(needed)
+
+
 def _bearer_token(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     """Return what stands behind `Bearer`; other schemes are a proxy's affair."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")

@@ -14,10 +14,12 @@ from application.use_cases.jobs.handlers import JobHandler, ReportProgress
 from application.use_cases.jobs.start_job import StartJob
 from application.use_cases.keys.bootstrap import Bootstrap
 from domain.job import Job, JobWork
+from domain.permission import Role
 from domain.workspace import WorkspaceId
 from entrypoints.http.respond_async import accepted, wants_job
 from entrypoints.settings import DatabaseSettings, JobQueueSettings, Settings
 from tests.e2e.in_process import InProcess, in_process
+from tests.e2e.signed_in import caller, sign_in
 from tests.e2e.wire import is_problem
 from tests.e2e.with_jobs import WithJobs
 from tests.job_handler import Handler
@@ -181,6 +183,27 @@ class TestEvents:
         path = f"/jobs/{(await start(idle)).id}"
         await idle.client.post(f"{path}/cancel")
         assert [one["status"] for one in events((await idle.client.get(f"{path}/events")).text)] == ["cancelled"]
+
+    async def test_a_revoked_key_and_a_lost_role_end_the_watch(self, idle: InProcess) -> None:
+        job = await start(idle)
+        path = f"/jobs/{job.id}/events"
+        key = (await idle.client.post("/api-keys", json={"name": "x", "scopes": ["read"]})).json()
+        member = await sign_in(idle.container, roles={idle.workspace: Role.VIEWER})
+        owner = await sign_in(idle.container, roles={idle.workspace: Role.OWNER})
+        async with (
+            caller(idle, {"X-API-Key": key["api_key"]}) as by_key,
+            caller(idle, member.headers) as by_user,
+            caller(idle, owner.headers) as manager,
+            asyncio.timeout(30),
+        ):
+            watches = [asyncio.create_task(one.get(path)) for one in (by_key, by_user)]
+            await asyncio.sleep(2)
+            assert not any(watch.done() for watch in watches)
+            assert (await idle.client.delete(f"/api-keys/{key['id']}")).status_code == 204
+            removed = await manager.delete(f"/workspaces/{idle.workspace}/members/{member.user}")
+            assert removed.status_code == 204, removed.text
+            for watch in watches:
+                assert [one["status"] for one in events((await watch).text)] == ["queued"]
 
     async def test_a_client_that_goes_ends_the_watch(self, idle: InProcess) -> None:
         job = await start(idle)

@@ -1,11 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import final
 
 from application.ports.errors import PortBusy, PortUnavailable
 from application.use_cases.jobs.get_job import GetJob
+from domain.errors import InvalidRequest, NotFound, Refused
 from domain.gallery import GalleryId
 from domain.job import Job, JobId, require_among
 from domain.workspace import WorkspaceId
@@ -21,10 +22,17 @@ WATCHED_FOR = 900.0
 """Seconds of one connection: one that nobody reads any more must end by itself."""
 
 
+async def _always() -> None:
+    pass
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchJob:
-    """Tell a job as it is, and again whenever something about it changes, until it has ended."""
+    """Tell a job as it is, and again whenever something about it changes, until it has ended.
+
+    Whoever watches is recognised again at each look: a key that is revoked or a role that is lost ends it.
+    """
 
     scope: Callable[[], AbstractAsyncContextManager[GetJob]]
     """A unit of work for each look: no connection is held between two."""
@@ -33,11 +41,17 @@ class WatchJob:
     watched_for: float = WATCHED_FOR
 
     async def __call__(
-        self, *, workspace: WorkspaceId, job: JobId, galleries: frozenset[GalleryId] | None = None
+        self,
+        *,
+        workspace: WorkspaceId,
+        job: JobId,
+        galleries: frozenset[GalleryId] | None = None,
+        require_allowed: Callable[[], Awaitable[None]] = _always,
     ) -> AsyncIterator[Job | None]:
         """Yield the job, or None where there was no news for a while.
 
-        The first one comes at once, or raises `JobNotFound`. A database that is gone later is no news.
+        The first one comes at once, or raises `JobNotFound`. A database that is gone later is no news, and one who is
+        not allowed it any more hears no more.
         """
         time = asyncio.get_running_loop().time
         ends = time() + self.watched_for
@@ -47,7 +61,10 @@ class WatchJob:
         while not shown.ended and time() < ends:
             await asyncio.sleep(self.look_every)
             try:
+                await require_allowed()
                 now = await self._look(workspace, job)
+            except (Refused, NotFound, InvalidRequest):
+                return
             except (PortUnavailable, PortBusy):
                 now = shown
             if now != shown:

@@ -19,7 +19,7 @@ from application.use_cases.jobs.watch_job import WatchJob
 from domain.errors import InvalidValue
 from domain.job import Job, JobId, JobStatus, JobWork
 from domain.permission import Permission
-from entrypoints.http.access import principal_of, workspace_of
+from entrypoints.http.access import principal_of, require_still, workspace_of
 from entrypoints.http.cursors import Cursors
 from entrypoints.http.job_shapes import JobListShape, JobShape, to_job
 from entrypoints.http.names import page_size
@@ -85,7 +85,12 @@ async def cancel_job(request: Request[Any, Any, Any], job: FromPath[UUID], cance
 @inject
 async def watch_job(request: Request[Any, Any, Any], job: FromPath[UUID], watch: FromDishka[WatchJob]) -> Stream:
     """Watch a job."""
-    states = watch(workspace=workspace_of(request), job=JobId(job), galleries=principal_of(request).galleries)
+    states = watch(
+        workspace=workspace_of(request),
+        job=JobId(job),
+        galleries=principal_of(request).galleries,
+        require_allowed=lambda: require_still(request, Permission.READ),
+    )
     first = await anext(states)  # before the answer begins: an id that nobody has is a 404
     return Stream(
         _events(first, states),
