@@ -7,13 +7,14 @@ from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import page, stretch
-from adapters.persistence.tables import USERS
+from adapters.persistence.tables import MEMBERSHIPS, USERS, WORKSPACES
 from application.ports.accounts import UserFilter, UserRepository
 from application.ports.cipher import Cipher, DataKeyId, Place, WrappedKey
 from application.ports.keyed_hash import KeyedHash
 from application.ports.repositories import Page
 from domain.audit import INSTANCE
-from domain.errors import EmailTaken, LastAdministrator, UserNotFound, VersionMismatch
+from domain.errors import EmailTaken, LastAdministrator, LastOwner, UserNotFound, VersionMismatch
+from domain.permission import Role
 from domain.user import User, UserId, compared_email
 
 PURPOSE: Final = "profile"
@@ -83,6 +84,8 @@ class SqlUserRepository(UserRepository):
     async def save(self, user: User, *, password_hash: str | None = None) -> None:
         if not _administers(user):
             await self._require_other_administrators(user.id)
+        if user.deleted_at is not None:
+            await self._require_no_workspace_left(user.id)
         this = USERS.c.id == user.id
         row = (
             await self._connection.execute(
@@ -119,6 +122,31 @@ class SqlUserRepository(UserRepository):
         locked = select(columns.id).where(administer).order_by(columns.id).with_for_update(key_share=True)
         if set((await self._connection.execute(locked)).scalars()) <= {user}:
             raise LastAdministrator("this is the last administrator: make somebody else one first")
+
+    async def _require_no_workspace_left(self, user: UserId) -> None:
+        """Raise `LastOwner` where a workspace's other members would be left without an owner who can sign in.
+
+        A workspace that is theirs alone goes unused with them: else nobody who registered could be deleted.
+        """
+        columns = MEMBERSHIPS.c
+        owned = select(columns.workspace_id).where(columns.user_id == user, columns.role == Role.OWNER)
+        # Locked as whoever removes an owner locks it, and in one order.
+        locked = (
+            select(WORKSPACES.c.id)
+            .where(WORKSPACES.c.id.in_(owned))
+            .order_by(WORKSPACES.c.id)
+            .with_for_update(key_share=True)
+        )
+        workspaces = (await self._connection.execute(locked)).scalars().all()
+        found = await self._connection.execute(
+            select(columns.workspace_id, columns.role)
+            .join(USERS, USERS.c.id == columns.user_id)
+            .where(columns.workspace_id.in_(workspaces), columns.user_id != user, USERS.c.deleted_at.is_(None))
+        )
+        others = found.all()
+        owners = {row.workspace_id for row in others if row.role == Role.OWNER}
+        if {row.workspace_id for row in others} - owners:
+            raise LastOwner("this is the last owner of a workspace with other members: make one of them owner first")
 
     async def _require_free(self, user: User) -> None:
         # Asked before the update: a violated constraint would end the transaction, and a race still ends in one.

@@ -50,8 +50,9 @@ class UserRepository(Protocol):
     async def save(self, user: User, *, password_hash: str | None = None) -> None:
         """Replace one where `user.version - 1` is the version kept; with `password_hash`, the password too.
 
-        Raises `VersionMismatch`, `EmailTaken`, `UserNotFound`, and `LastAdministrator` where no administrator would be
-        left, whatever other transactions do meanwhile.
+        Raises `VersionMismatch`, `EmailTaken`, `UserNotFound`, `LastAdministrator` where no administrator would be
+        left, and `LastOwner` where a workspace's other members would be left without an owner by a deletion, whatever
+        other transactions do meanwhile.
         """
 
 

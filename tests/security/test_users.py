@@ -264,3 +264,47 @@ async def test_what_answers_with_a_secret_takes_no_idempotency_key(accounts: Acc
         is_problem(refused, 422, "invalid_value", field="Idempotency-Key")
     assert (await accounts.refresh(tokens["refresh_token"])).status_code == 200
     await created(accounts, root, "cyd@example.org")
+
+
+async def link_of(accounts: Accounts, root: Tokens, user: str) -> str:
+    answer = await accounts.call("POST", f"/users/{user}/password-link", root)
+    assert answer.status_code == 201, answer.text
+    token: str = answer.json()["token"]
+    return token
+
+
+async def test_a_link_is_good_no_longer_once_the_password_was_changed(accounts: Accounts, root: Tokens) -> None:
+    tokens = await accounts.member("bea@example.org")
+    user = (await accounts.call("GET", "/auth/me", tokens)).json()["user"]["id"]
+    link = await link_of(accounts, root, user)
+    body = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+    assert (await accounts.call("POST", "/auth/password", tokens, json=body)).status_code == 204
+    is_problem(await accounts.call("POST", "/auth/link", json={"token": link}), 422, "link_invalid")
+    link = await link_of(accounts, root, user)
+    await accounts.administrator("bea@example.org")
+    is_problem(await accounts.call("POST", "/auth/link", json={"token": link}), 422, "link_invalid")
+
+
+async def test_a_deleted_user_comes_back_without_the_old_link(accounts: Accounts, root: Tokens) -> None:
+    user = (await created(accounts, root, "bea@example.org", password=PASSWORD))["user"]["id"]
+    link = await link_of(accounts, root, user)
+    assert (await accounts.call("DELETE", f"/users/{user}", root)).status_code == 204
+    assert (await accounts.call("POST", f"/users/{user}/restore", root)).status_code == 200
+    reset = await accounts.call("POST", "/auth/password/reset", json={"token": link, "password": OTHER_PASSWORD})
+    is_problem(reset, 422, "link_invalid")
+
+
+async def test_the_last_owner_of_others_is_not_deleted(accounts: Accounts, root: Tokens) -> None:
+    tokens = await accounts.member("bea@example.org")
+    me = (await accounts.call("GET", "/auth/me", tokens)).json()
+    owner, workspace = me["user"]["id"], me["memberships"][0]["workspace_id"]
+    other = (await created(accounts, root, "two@example.org"))["user"]["id"]
+    members = f"/workspaces/{workspace}/members"
+    added = await accounts.call("POST", members, tokens, json={"user_id": other, "role": "viewer"})
+    assert added.status_code == 201, added.text
+    is_problem(await accounts.call("DELETE", f"/users/{owner}", root), 409, "last_owner")
+    assert (await accounts.call("PATCH", f"{members}/{other}", tokens, json={"role": "owner"})).status_code == 200
+    viewer = (await created(accounts, root, "three@example.org"))["user"]["id"]
+    await accounts.call("POST", members, tokens, json={"user_id": viewer, "role": "viewer"})
+    both = await asyncio.gather(*(accounts.call("DELETE", f"/users/{user}", root) for user in (owner, other)))
+    assert sorted(answer.status_code for answer in both) == [204, 409]

@@ -1,7 +1,7 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from application.ports.accounts import LoginFailures, SessionRepository, UserRepository
+from application.ports.accounts import LinkRepository, LoginFailures, SessionRepository, UserRepository
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.notices import Notices, Topic
@@ -16,13 +16,14 @@ from domain.user import SessionId, UserId
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangePassword:
-    """Change your own password. All your other sessions end; this one goes on.
+    """Change your own password. All your other sessions end, and a one-time link for it; this session goes on.
 
     A wrong current password counts as a failed login.
     """
 
     users: UserRepository
     sessions: SessionRepository
+    links: LinkRepository
     failures: LoginFailures
     attempts: Attempts
     new_password: NewPassword
@@ -46,6 +47,7 @@ class ChangePassword:
             replace(found, has_password=True, updated_at=now, version=found.version + 1), password_hash=hashed
         )
         await self.sessions.end(user, now=now, but=session)
+        await self.links.withdraw(user)
         await self.failures.forget(found.email)
         await self.notices.tell(Topic.CREDENTIALS)
         self.audit.note(AuditEvent(workspace=INSTANCE, action=AuditAction.USER_PASSWORD_CHANGED, subject=user))

@@ -1,7 +1,7 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from application.ports.accounts import SessionRepository, UserRepository
+from application.ports.accounts import InvitationRepository, LinkRepository, SessionRepository, UserRepository
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.notices import Notices, Topic
@@ -14,13 +14,16 @@ from domain.user import UserId
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteUser:
-    """Delete an account: it cannot sign in, and its sessions end at once, on every node.
+    """Delete an account: it cannot sign in, and its sessions and one-time links end at once, on every node.
 
-    It is kept and can be restored, and its address stays taken. The last administrator cannot be deleted.
+    It is kept and can be restored, and its address stays taken. The last administrator cannot be deleted, nor
+    the last owner of a workspace that has other members.
     """
 
     users: UserRepository
     sessions: SessionRepository
+    links: LinkRepository
+    invitations: InvitationRepository
     notices: Notices
     audit: AuditTrail
     transaction: Transaction
@@ -33,6 +36,8 @@ class DeleteUser:
         now = self.clock.now()
         await self.users.save(replace(found, deleted_at=now, updated_at=now, version=found.version + 1))
         await self.sessions.end(user, now=now)
+        await self.links.withdraw(user)
+        await self.invitations.withdraw_of(user)
         await self.notices.tell(Topic.CREDENTIALS)
         self.audit.note(AuditEvent(workspace=INSTANCE, action=AuditAction.USER_DELETED, subject=user))
         await self.transaction.commit()

@@ -1,7 +1,13 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from application.ports.accounts import LoginFailures, MembershipRepository, SessionRepository, UserRepository
+from application.ports.accounts import (
+    LinkRepository,
+    LoginFailures,
+    MembershipRepository,
+    SessionRepository,
+    UserRepository,
+)
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
@@ -26,6 +32,7 @@ class MakeAdministrator:
 
     users: UserRepository
     sessions: SessionRepository
+    links: LinkRepository
     failures: LoginFailures
     memberships: MembershipRepository
     new_password: NewPassword
@@ -79,6 +86,7 @@ class MakeAdministrator:
         )
         await self.users.save(user, password_hash=hashed)
         await self.sessions.end(user.id, now=now)
+        await self.links.withdraw(user.id)
         self._note(AuditAction.USER_UPDATED, user)
         self._note(AuditAction.USER_PASSWORD_CHANGED, user)
         return user
