@@ -218,10 +218,9 @@ class WorkspaceChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 class MemberBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A new member: exactly one of `user_id` and `email`."""
+    """A new member, by id: an address that is told to be nobody's would tell whose there are. Those are invited."""
 
-    user_id: UUID | None = None
-    email: str | None = None
+    user_id: UUID
     role: str
     """`owner`, `admin`, `operator` or `viewer`."""
 

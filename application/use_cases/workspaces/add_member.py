@@ -18,9 +18,10 @@ from domain.workspace import Membership, WorkspaceId
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddMember:
-    """Make a user a member of a workspace, by id or by email address.
+    """Make a user a member of a workspace, by id.
 
-    Nobody gives a role above their own: owners alone make owners. Whoever has no account yet is invited instead.
+    Nobody gives a role above their own: owners alone make owners. Whoever is known by
+    an address alone is invited instead, whether or not there is such an account.
     """
 
     users: UserRepository
@@ -30,7 +31,7 @@ class AddMember:
     transaction: Transaction
     clock: Clock
 
-    async def __call__(self, *, workspace: WorkspaceId, giver: Principal, user: UserId | str, role: Role) -> Member:
+    async def __call__(self, *, workspace: WorkspaceId, giver: Principal, user: UserId, role: Role) -> Member:
         """Return the new member. Raises `RoleMissing`, `UserNotFound`, `MemberExists`."""
         require_may_give(giver, role)
         found = await self.users.get(user)

@@ -19,9 +19,8 @@ from application.use_cases.workspaces.list_workspaces import ListWorkspaces
 from application.use_cases.workspaces.remove_member import RemoveMember
 from application.use_cases.workspaces.update_workspace import UpdateWorkspace
 from application.use_cases.workspaces.withdraw_invitation import WithdrawInvitation
-from domain.errors import InvalidValue
 from domain.permission import Permission, Role, checked_role
-from domain.user import LinkId, UserId, checked_email
+from domain.user import LinkId, UserId
 from domain.workspace import WorkspaceId
 from entrypoints.http.access import principal_of, user_of
 from entrypoints.http.access_shapes import (
@@ -159,7 +158,7 @@ async def add_member(
     member = await add(
         workspace=WorkspaceId(workspace),
         giver=principal_of(request),
-        user=_named(body),
+        user=UserId(body.user_id),
         role=checked_role(body.role),
     )
     return to_member(member)
@@ -270,12 +269,3 @@ async def withdraw_invitation(
 ) -> None:
     """Withdraw an invitation."""
     await withdraw(workspace=WorkspaceId(workspace), remover=principal_of(request), invitation=LinkId(invitation))
-
-
-def _named(body: MemberBody) -> UserId | str:
-    """Return the user that a body names. Raises `InvalidValue` for none or both."""
-    if body.user_id is not None and body.email is None:
-        return UserId(body.user_id)
-    if body.email is not None and body.user_id is None:
-        return checked_email(body.email)
-    raise InvalidValue("name the user by `user_id` or by `email`", field="user_id")
