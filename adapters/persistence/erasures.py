@@ -20,9 +20,10 @@ from adapters.persistence.tables import (
     REFERENCES,
     SPARE_TEMPLATES,
 )
-from application.ports.erasures import Erasures, KeptPerson, KeptReference, LedgerMark, Traces
+from application.ports.erasures import Erasures, KeptPeople, KeptPerson, KeptReference, LedgerMark, Traces
 from domain.enrolment import ReferenceId
 from domain.erasure import Erasure, ErasureId, Holdings
+from domain.errors import PersonNotFound
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
@@ -107,6 +108,33 @@ class SqlLedgerMark(LedgerMark):
 
 
 @final
+class SqlKeptPeople(KeptPeople):
+    """People in PostgreSQL, without what is sealed of them."""
+
+    def __init__(self, connection: SqlConnection) -> None:
+        self._connection = connection
+
+    async def locked(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> KeptPerson:
+        columns = PEOPLE.c
+        found = await self._connection.execute(
+            select(columns.id, columns.gallery_id, columns.merged_into)
+            .where(columns.workspace_id == workspace, columns.gallery_id == gallery, columns.id == person)
+            .with_for_update(key_share=True)
+        )
+        row = found.one_or_none()
+        if row is None:
+            raise PersonNotFound("no such person in this gallery")
+        return _to_kept_person(row)
+
+    async def part(self, workspace: WorkspaceId, person: KeptPerson, *, now: datetime) -> None:
+        await self._connection.execute(
+            update(PEOPLE)
+            .where(PEOPLE.c.workspace_id == workspace, PEOPLE.c.id == person.id)
+            .values(merged_into=None, updated_at=now, version=PEOPLE.c.version + 1)
+        )
+
+
+@final
 class SqlTraces(Traces):
     """Ids and counts in PostgreSQL."""
 
@@ -165,14 +193,7 @@ class SqlTraces(Traces):
         columns = PEOPLE.c
         listed = select(columns.id, columns.gallery_id, columns.merged_into).where(columns.workspace_id == workspace)
         found = await self._connection.execute(stretch(listed, columns.id, limit=limit - 1, after=after))
-        return [
-            KeptPerson(
-                id=PersonId(row.id),
-                gallery=GalleryId(row.gallery_id),
-                merged_into=None if row.merged_into is None else PersonId(row.merged_into),
-            )
-            for row in found
-        ]
+        return [_to_kept_person(row) for row in found]
 
     async def references(self, workspace: WorkspaceId, *, after: UUID | None, limit: int) -> Sequence[KeptReference]:
         columns = REFERENCES.c
@@ -191,6 +212,14 @@ class SqlTraces(Traces):
         listed = select(columns.reference_id).where(columns.workspace_id == workspace)
         found = await self._connection.execute(stretch(listed, columns.reference_id, limit=limit - 1, after=after))
         return [ReferenceId(one) for one in found.scalars()]
+
+
+def _to_kept_person(row: Row[Any]) -> KeptPerson:
+    return KeptPerson(
+        id=PersonId(row.id),
+        gallery=GalleryId(row.gallery_id),
+        merged_into=None if row.merged_into is None else PersonId(row.merged_into),
+    )
 
 
 def _to_erasure(row: Row[Any]) -> Erasure:

@@ -71,6 +71,18 @@ class KeptReference:
     gallery: GalleryId
 
 
+class KeptPeople(Protocol):
+    """People of the record of whom nothing is opened: whoever cannot be opened any more can be erased."""
+
+    @abstractmethod
+    async def locked(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> KeptPerson:
+        """Return one, kept from changing until the transaction ends. Raises `PersonNotFound`."""
+
+    @abstractmethod
+    async def part(self, workspace: WorkspaceId, person: KeptPerson, *, now: datetime) -> None:
+        """Note that they are merged into nobody any more."""
+
+
 class Traces(Protocol):
     """What the record holds, by ids: to erase it, and to prove that it is gone."""
 

@@ -18,7 +18,7 @@ from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
-from adapters.persistence.erasures import SqlErasures, SqlLedgerMark, SqlTraces
+from adapters.persistence.erasures import SqlErasures, SqlKeptPeople, SqlLedgerMark, SqlTraces
 from adapters.persistence.gallery_repository import SqlGalleryRepository
 from adapters.persistence.inventory import SqlInventory
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
@@ -39,7 +39,7 @@ from application.ports.audit import AuditBatch, AuditLog, AuditTrail
 from application.ports.cipher import Cipher
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
-from application.ports.erasures import Erasures, LedgerMark, Traces
+from application.ports.erasures import Erasures, KeptPeople, LedgerMark, Traces
 from application.ports.inventory import Inventory
 from application.ports.key_ring import KeyRing
 from application.ports.key_uses import KeyUses
@@ -190,6 +190,7 @@ class DatabaseProvider(Provider):
     reconciliations = provide(SqlReconciliationRepository, provides=ReconciliationRepository, scope=Scope.REQUEST)
     erasures = provide(SqlErasures, provides=Erasures, scope=Scope.REQUEST)
     ledger_mark = provide(SqlLedgerMark, provides=LedgerMark, scope=Scope.REQUEST)
+    kept_people = provide(SqlKeptPeople, provides=KeptPeople, scope=Scope.REQUEST)
     traces = provide(SqlTraces, provides=Traces, scope=Scope.REQUEST)
     api_keys = provide(SqlApiKeyRepository, provides=ApiKeyRepository, scope=Scope.REQUEST)
     memberships = provide(SqlMembershipRepository, provides=MembershipRepository, scope=Scope.REQUEST)

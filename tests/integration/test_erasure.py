@@ -114,6 +114,11 @@ async def copied(postgres: str, url: str) -> str:
     return beside(postgres, name)
 
 
+async def damage(url: str) -> None:
+    """Change what is sealed of everybody, so that no key opens it."""
+    await execute(url, "UPDATE people SET metadata = set_byte(metadata, 20, get_byte(metadata, 20) # 1)")
+
+
 def is_signed(receipt: Mapping[str, Any], public_key: str) -> bool:
     """Check a receipt as somebody else would."""
     plain = {name: value for name, value in receipt.items() if name != "signature"}
@@ -228,6 +233,17 @@ class TestErasing:
             )
         assert (await proof(node, ada)).gone
 
+    async def test_whoever_cannot_be_opened_any_more_is_erased_and_deleted_like_anybody(
+        self, node: InProcess, database_url: str
+    ) -> None:
+        ada, ben = await person(node, ADA, external_id="ada"), await person(node, BEN, external_id="ben")
+        await damage(database_url)
+        assert await found_code(node, ada) == 500
+        await erase(node, ada)
+        assert (await proof(node, ada)).gone
+        assert (await node.client.delete(f"{PEOPLE}/{ben}")).status_code == 204
+        assert [await found_code(node, one) for one in (ada, ben)] == [404, 404]
+
     async def test_nobody_is_proved_to_be_gone_who_was_deleted_only(self, node: InProcess) -> None:
         ada = await person(node, ADA)
         assert not (await proof(node, ada)).gone
@@ -264,6 +280,8 @@ class TestTheLedger:
             ada, ben = await person(before, ADA), await person(before, BEN)
             await before.client.post(f"{PEOPLE}/{ada}/merge", json={"person_id": ben})
         backup = await copied(postgres_url, database_url)
+        damaged = await copied(postgres_url, database_url)
+        await damage(damaged)
         async with running(database_url, tmp_path, blobs) as now:
             await now.client.post(f"{PEOPLE}/{ada}/unmerge", json={"person_id": ben})
             await erase(now, ada)
@@ -273,6 +291,9 @@ class TestTheLedger:
             assert kept["merged_into"] is None
             listed = (await restored.client.get("/galleries/default/references")).json()["items"]
             assert [one["person_id"] for one in listed] == [ben]
+        async with running(damaged, tmp_path, blobs) as restored:
+            # Where neither can be opened the start goes on all the same.
+            assert [await found_code(restored, one) for one in (ada, ben)] == [404, 500]
 
     async def test_a_reference_that_went_with_somebody_goes_wherever_the_backup_has_it(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
@@ -368,3 +389,11 @@ class TestThoseWhoAreDue:
         assert proved.gone
         assert proved.erasure is not None
         assert proved.erasure.receipt is not None
+
+    async def test_one_who_cannot_be_opened_holds_up_nobody(self, node: InProcess, database_url: str) -> None:
+        past = "2001-01-01T00:00:00Z"
+        ada = await person(node, ADA, consent_expires_at=past)
+        await damage(database_url)
+        ben = await person(node, BEN, consent_expires_at=past)
+        assert await (await node.container.get(EraseDue))() == 2
+        assert [await found_code(node, one) for one in (ada, ben)] == [404, 404]

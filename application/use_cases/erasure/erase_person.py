@@ -5,7 +5,7 @@ from typing import final
 
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
-from application.ports.erasures import Erasures, Traces
+from application.ports.erasures import Erasures, KeptPeople, Traces
 from application.ports.id_generator import IdGenerator
 from application.ports.index_states import IndexStates
 from application.ports.receipts import ReceiptSigner
@@ -38,6 +38,7 @@ class ErasePerson:
 
     galleries: GalleryRepository
     people: PersonRepository
+    kept: KeptPeople
     traces: Traces
     erasures: Erasures
     reconciliations: ReconciliationRepository
@@ -68,7 +69,7 @@ class ErasePerson:
             return earlier
         place = await self.galleries.get(workspace, gallery)
         try:
-            found = await self.people.get(workspace, place.id, person)
+            found = await self.kept.locked(workspace, place.id, person)
         except PersonNotFound:
             # By the same call, perhaps, which was waited for.
             earlier = await self._earlier(workspace, once)

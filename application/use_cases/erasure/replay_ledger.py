@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar, final
 from uuid import UUID
@@ -7,7 +7,7 @@ from uuid import UUID
 from application.ports.audit import AuditTrail
 from application.ports.blob_store import BlobKey
 from application.ports.clock import Clock
-from application.ports.erasures import Erasures, KeptPerson, KeptReference, LedgerMark, Traces
+from application.ports.erasures import Erasures, KeptPeople, KeptPerson, KeptReference, LedgerMark, Traces
 from application.ports.repositories import (
     GalleryRepository,
     PersonRepository,
@@ -60,6 +60,7 @@ class ReplayLedger:
     traces: Traces
     galleries: GalleryRepository
     people: PersonRepository
+    kept: KeptPeople
     references: ReferenceRepository
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
@@ -133,9 +134,8 @@ class ReplayLedger:
         """Take somebody out of one who was erased without them: the merge was undone after this backup."""
         if person.merged_into is None:
             return
-        found = await self.people.get(workspace, person.gallery, person.id)
         await self.references.move(workspace, person.gallery, source=person.merged_into, target=person.id, back=True)
-        await self.people.save(replace(found, merged_into=None, updated_at=self.clock.now(), version=found.version + 1))
+        await self.kept.part(workspace, person, now=self.clock.now())
         await self.transaction.commit()
 
     async def _erase(self, workspace: WorkspaceId, person: KeptPerson) -> None:

@@ -3,6 +3,7 @@ from typing import final
 
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
+from application.ports.erasures import KeptPeople
 from application.ports.repositories import GalleryRepository, PersonRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
 from application.use_cases.references.reconcile import Reconcile
@@ -24,6 +25,7 @@ class DeletePerson:
 
     galleries: GalleryRepository
     people: PersonRepository
+    kept: KeptPeople
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
     audit: AuditTrail
@@ -32,7 +34,7 @@ class DeletePerson:
 
     async def __call__(self, *, workspace: WorkspaceId, gallery: GalleryId | str, person: PersonId) -> None:
         place = await self.galleries.get(workspace, gallery)
-        found = await self.people.get(workspace, place.id, person)
+        found = await self.kept.locked(workspace, place.id, person)
         if found.merged_into is not None:
             # The keys of references that moved are still theirs: without them the survivor's faces would be lost.
             raise PersonMerged(f"the person was merged into {found.merged_into}: delete that one, or undo the merge")
