@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, final
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -76,6 +77,8 @@ class Occupied:
     workspaces: int
     others: int
     """Connections of services and commands that use it now."""
+    unfiled: frozenset[UUID] = frozenset()
+    """Erasures that it alone remembers: the ledger beside it has not got them yet."""
 
 
 async def occupied(url: str) -> Occupied:
@@ -88,7 +91,14 @@ async def occupied(url: str) -> Occupied:
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 " AND application_name LIKE 'facepass%'"
             )
-    return Occupied(schema=schema, workspaces=workspaces, others=others)
+            files = await connection.fetchval(
+                "SELECT count(*) FROM information_schema.columns"
+                " WHERE table_name = 'erasures' AND column_name = 'filed'"
+            )
+            unfiled = await connection.fetch("SELECT id FROM erasures WHERE NOT filed") if files else []
+    return Occupied(
+        schema=schema, workspaces=workspaces, others=others, unfiled=frozenset(row["id"] for row in unfiled)
+    )
 
 
 async def emptied(url: str) -> None:

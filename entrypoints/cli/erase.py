@@ -25,7 +25,7 @@ from entrypoints.cli.session import FAILED, CommandFailed, console, print_json, 
 from entrypoints.http.names import gallery_named
 
 _PERSON = click.UUID
-_PAGE = 1000
+_ALL = 1_000_000
 
 
 @click.group()
@@ -121,7 +121,7 @@ async def _export(to: Path) -> int:
         lines: dict[UUID, bytes] = {}
         async for one, key in kept.since(None, now=datetime.now(UTC)):
             lines[one] = kept.written(await kept.entry(key))
-        for erasure in await (await unit.get(Erasures)).unfiled(limit=_PAGE):
+        for erasure in await (await unit.get(Erasures)).unfiled(limit=_ALL):
             lines[erasure.id] = kept.written(erasure)
     incoming = to.with_name(f".{to.name}.incoming")
     incoming.write_bytes(b"".join(lines[one] for one in sorted(lines)))

@@ -10,6 +10,7 @@ from litestar.handlers.base import BaseRouteHandler
 from application.ports.audit import AuditBatch
 from application.ports.record import Record
 from application.use_cases.audit.origin import set_origin
+from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.keys.authenticate import Authenticate
 from application.use_cases.keys.authenticate_user import AuthenticateUser
 from domain.audit import (
@@ -93,6 +94,7 @@ async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Princip
             " `facepass bootstrap` makes a key"
         )
     container = connection.app.state.dishka_container
+    await (await container.get(LedgerGate)).passed()
     meant = _workspace_meant(connection)
     if token:
         recognise: AuthenticateUser = await container.get(AuthenticateUser)

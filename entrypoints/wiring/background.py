@@ -13,6 +13,7 @@ from application.use_cases.accounts.purge_accounts import PurgeAccounts
 from application.use_cases.audit.origin import SYSTEM, set_origin
 from application.use_cases.erasure.erase_due import EraseDue
 from application.use_cases.erasure.file_erasures import FileErasures
+from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.jobs.run_job import RunJob
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.upkeep.repair import Repair
@@ -72,6 +73,7 @@ async def work(container: AsyncContainer) -> None:
     """Do jobs and regular work until cancelled; what was running is given back, and noted in the record anyway."""
     set_origin(SYSTEM)
     queue = await container.get(JobQueue)
+    await (await container.get(LedgerGate)).passed()
     await queue.run(handler(container), regular=await regular(container))
 
 

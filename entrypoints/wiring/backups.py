@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, Final, final
+from uuid import UUID
 
 import msgspec
 from dishka import AsyncContainer, Provider, Scope
@@ -48,7 +49,7 @@ ERASED: Final = "ledger.jsonl"
 TABLES: Final = "database"
 
 _CHUNK: Final = 1024 * 1024
-_MANY: Final = 1000
+_MANY: Final = 1_000_000
 
 Report = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is, where that is known."""
@@ -201,7 +202,7 @@ async def restore(
     await _require_key(settings, manifest)
     further = [*_lines(folder / ERASED), *([] if ledger is None else _lines(ledger))]
     async with database_server(settings) as url:
-        await _require_free(url, replace=replace)
+        await _require_free(url, further, replace=replace)
         async with opened(settings, *overrides) as container:
             await _put_blobs(await container.get(BlobStore), folder, manifest, report)
         await _load(url, folder, manifest, report)
@@ -234,12 +235,18 @@ async def _require_key(settings: Settings, manifest: Manifest) -> None:
             )
 
 
-async def _require_free(url: str, *, replace: bool) -> None:
+async def _require_free(url: str, further: Sequence[tuple[bytes, str]], *, replace: bool) -> None:
     there = await occupied(url)
     if there.others:
         raise StartError("something of facepass is using the database: end services and workers first")
     if there.workspaces and not replace:
         raise StartError("the database is in use: --replace puts the backup in the place of all that is in it")
+    if missing := there.unfiled - {UUID(str(msgspec.json.decode(line)["id"])) for line, _ in further}:
+        raise StartError(
+            f"{len(missing)} erasures stand in this database alone, since the blob store was away when they were made:"
+            " what replaces it would bring these people back. Run 'facepass erase ledger --export FILE', and restore"
+            " with --ledger FILE; or start the service until the store has them"
+        )
     if there.schema:
         await emptied(url)
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from dishka import AsyncContainer, Provider, Scope, provide, provide_all
 
 from adapters.security.receipts import Ed25519ReceiptSigner
@@ -13,8 +14,11 @@ from application.use_cases.erasure.erase_person import ErasePerson
 from application.use_cases.erasure.export_person import ExportPerson
 from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger import Ledger
+from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.erasure.prove_erasure import ProveErasure
-from application.use_cases.erasure.replay_ledger import ReplayLedger
+from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
+
+log = structlog.get_logger("facepass.startup")
 
 
 class ErasureProvider(Provider):
@@ -26,6 +30,17 @@ class ErasureProvider(Provider):
     export = provide(ExportPerson, scope=Scope.REQUEST)
 
     @provide(scope=Scope.APP)
+    def gate(self, container: AsyncContainer) -> LedgerGate:
+        """Let nobody be served before the ledger was replayed."""
+
+        @asynccontextmanager
+        async def replaying() -> AsyncIterator[ReplayLedger]:
+            async with container(scope=Scope.REQUEST) as unit:
+                yield await unit.get(ReplayLedger)
+
+        return LedgerGate(replaying, _say)
+
+    @provide(scope=Scope.APP)
     def erase_due(self, container: AsyncContainer, clock: Clock) -> EraseDue:
         """Give each person a unit of work of their own."""
 
@@ -35,3 +50,8 @@ class ErasureProvider(Provider):
                 yield await unit.get(DueUnit)
 
         return EraseDue(scope=erasing, clock=clock)
+
+
+def _say(replayed: Replayed) -> None:
+    if replayed.new:
+        log.warning("erasures_replayed", entries=replayed.new, people=replayed.people, references=replayed.references)

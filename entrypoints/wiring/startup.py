@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from dishka import AsyncContainer, Provider, Scope
+from dishka import AsyncContainer, Provider
 
 from adapters.persistence.index_states import SqlIndexStates
 from adapters.persistence.key_uses import SqlKeyUses
@@ -12,7 +12,7 @@ from adapters.persistence.notices import SqlListener
 from adapters.persistence.schema_ping import SCHEMA
 from application.ports.errors import PortUnavailable
 from application.ports.model_packs import Progress
-from application.use_cases.erasure.replay_ledger import ReplayLedger
+from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.keys.authenticate import Authenticate
 from application.use_cases.keys.authenticate_user import AuthenticateUser
 from application.use_cases.matching.search_faces import SearchFaces
@@ -54,7 +54,7 @@ async def started(container: AsyncContainer) -> None:
             await container.get(SearchFaces)
             await _require_index(container)
             _require_liveness(await container.get(Settings))
-            await _forget_again(container)
+            await (await container.get(LedgerGate)).passed()
         except PortUnavailable as error:
             if error.port != SCHEMA:
                 raise
@@ -68,14 +68,6 @@ def _require_liveness(settings: Settings) -> None:
     """Raise `StartError` where a check is named that is not there; no call asks it yet."""
     if settings.liveness_checker.backend:
         third_party(Port.LIVENESS_CHECKER, settings.liveness_checker.backend)
-
-
-async def _forget_again(container: AsyncContainer) -> None:
-    """Erase whom the ledger says was erased, before anybody is served: the database may come from a backup."""
-    async with container(scope=Scope.REQUEST) as unit:
-        replayed = await (await unit.get(ReplayLedger))()
-    if replayed.new:
-        log.warning("erasures_replayed", entries=replayed.new, people=replayed.people, references=replayed.references)
 
 
 async def _require_index(container: AsyncContainer) -> None:

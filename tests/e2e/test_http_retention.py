@@ -65,6 +65,14 @@ async def test_both_ends_are_set_shown_changed_and_taken_away(node: InProcess) -
     assert (await shown(node, person))["erase_after"] is None
 
 
+async def test_a_merge_gives_no_consent_back_that_was_withdrawn(node: InProcess) -> None:
+    gone = await enrol(node, ADA, external_id="ada", consent_expires_at=PAST)
+    kept = await enrol(node, BEN, external_id="ben")
+    merged = await node.client.post(f"/galleries/default/people/{kept['id']}/merge", json={"person_id": gone["id"]})
+    assert merged.json()["consent_expires_at"] == PAST
+    assert (await found(node, ADA), await found(node, BEN)) == ([], [])
+
+
 async def test_somebody_made_without_a_face_is_due_from_then_on(node: InProcess) -> None:
     made = await node.client.post("/galleries/default/people", json={"retention_days": 1})
     person = await shown(node, made.json())

@@ -11,7 +11,11 @@ from sqlalchemy import select
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import AUDIT_ENTRIES
 from application.ports.blob_store import BlobKey
+from application.ports.erasures import Erasures
+from application.ports.errors import PortUnavailable
 from application.use_cases.erasure.ledger import Ledger
+from application.use_cases.erasure.ledger_gate import LedgerGate
+from application.use_cases.erasure.replay_ledger import ReplayLedger
 from domain.audit import INSTANCE
 from entrypoints.settings import Settings
 from entrypoints.wiring.backups import (
@@ -164,6 +168,39 @@ async def test_a_database_in_use_is_replaced_only_where_that_is_said(installatio
     async with installation.running(installation.settings) as node:
         assert [await found_code(node, one) for one in (ada, ben)] == [200, 404]
         assert (await found(node, ADA), await found(node, BEN)) == ([ada], [])
+
+
+async def test_an_erasure_that_only_the_database_knows_is_not_restored_over(installation: Installation) -> None:
+    exported = installation.folder.with_name("ledger.jsonl")
+    async with installation.running(installation.settings) as node:
+        ada = await person(node, ADA)
+        await installation.back_up(node)
+        installation.blobs.puts_left = 0
+        await node.client.post(f"/galleries/default/people/{ada}/erase")
+        installation.blobs.puts_left = None
+        assert await found_code(node, ada) == 404
+        ledger = await node.container.get(Ledger)
+        async with node.container(scope=Scope.REQUEST) as unit:
+            [unfiled] = await (await unit.get(Erasures)).unfiled(limit=10)
+        exported.write_bytes(ledger.written(unfiled))
+    with pytest.raises(StartError, match="stand in this database alone"):
+        await installation.restored(installation.settings, installation.backends, replace=True)
+    await installation.restored(installation.settings, installation.backends, replace=True, ledger=exported)
+    async with installation.running(installation.settings) as node:
+        assert await found_code(node, ada) == 404
+
+
+@asynccontextmanager
+async def away() -> AsyncIterator[ReplayLedger]:
+    raise PortUnavailable("blob_store", "it cannot be reached")
+    yield
+
+
+async def test_nobody_is_served_before_the_ledger_was_replayed(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        gate = await node.container.get(LedgerGate)
+        gate._open, gate._scope = False, away
+        assert (await node.client.get("/galleries")).status_code == 503
 
 
 async def test_a_backup_that_is_not_whole_or_another_s_is_refused(installation: Installation, tmp_path: Path) -> None:

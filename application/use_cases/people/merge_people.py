@@ -1,4 +1,5 @@
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import final
 
 from application.ports.audit import AuditTrail
@@ -24,6 +25,7 @@ class MergePeople:
     """Give all references of one person to another, who is the same human being.
 
     The one merged stays as an empty entry that says where the references went, so that it can be undone.
+    Of two ends of a consent the earlier one holds for both: a merge gives no consent back that was withdrawn.
     """
 
     galleries: GalleryRepository
@@ -51,7 +53,12 @@ class MergePeople:
         moved = await self.references.move(workspace, place.id, source=source, target=target, back=False)
         now = self.clock.now()
         await self.people.save(replace(merged, merged_into=target, updated_at=now, version=merged.version + 1))
-        survivor = replace(survivor, updated_at=now, version=survivor.version + 1)
+        survivor = replace(
+            survivor,
+            consent_expires_at=_earlier(survivor.consent_expires_at, merged.consent_expires_at),
+            updated_at=now,
+            version=survivor.version + 1,
+        )
         await self.people.save(survivor)
         await self.reconciliations.note(workspace, moved, space=place.space, due=now)
         self.audit.note(
@@ -66,3 +73,7 @@ class MergePeople:
         await self.transaction.commit()
         await self.reconcile.after_commit(workspace=workspace, references=moved)
         return survivor
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((end for end in (one, other) if end is not None), default=None)
