@@ -1,4 +1,5 @@
 import fcntl
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -6,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 from platformdirs import user_cache_path
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -22,6 +24,30 @@ CHECKOUT = Path(__file__).parents[1]
 
 collect_ignore = ["example_adapter"]
 """A package of its own, with tests of its own: tests/e2e/test_example_adapter.py installs it and runs them."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_can_be_set_up_anew() -> Iterator[None]:
+    """A logger that was used under one set-up would keep it for the rest of the process."""
+    configure = structlog.configure
+
+    def uncached(**chosen: object) -> None:
+        configure(**{**chosen, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(structlog, "configure", uncached)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """What a test sets up of logs ends with it."""
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

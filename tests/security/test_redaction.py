@@ -2,7 +2,7 @@ import json
 import logging
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -113,11 +113,8 @@ Said = Callable[[Callable[[], None]], str]
 
 
 @pytest.fixture(params=["json", "console"])
-def said(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Iterator[Said]:
+def said(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Said:
     """Logs are set up, something is said, and this is what stands on standard error."""
-    before = structlog.get_config()
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
 
     def heard(speak: Callable[[], None]) -> str:
         configure_logs(Settings(log_format=request.param))
@@ -126,10 +123,7 @@ def said(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> 
         assert line.strip()
         return line
 
-    yield heard
-    structlog.configure(**before)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return heard
 
 
 def told(value: object) -> list[str]:

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -17,14 +16,6 @@ def fail() -> None:
         raise ValueError(f"parameters: {PERSONAL}") from error
 
 
-@pytest.fixture
-def _logged() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
-
-
-@pytest.mark.usefixtures("_logged")
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_an_error_is_told_by_its_kind_and_place_and_never_by_its_words(
     capsys: pytest.CaptureFixture[str], log_format: str
