@@ -121,6 +121,8 @@ class UserShape(msgspec.Struct, frozen=True, kw_only=True):
 class LinkShape(msgspec.Struct, frozen=True, kw_only=True):
     """A one-time link: shown this once, and used once."""
 
+    id: UUID
+    """By which an invitation is listed and withdrawn."""
     url: str
     """A page of this service. What stands behind the `#` no browser sends to a server."""
     token: str
@@ -234,6 +236,7 @@ def to_user(user: User) -> UserShape:
 def to_link(made: MadeLink, *, public_url: str) -> LinkShape:
     """Render a one-time link: the token stands in the fragment, which is in no server's log."""
     return LinkShape(
+        id=made.link.id,
         url=f"{public_url}/account#{made.token}",
         token=made.token,
         purpose=made.link.purpose.value,

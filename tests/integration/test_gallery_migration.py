@@ -20,6 +20,7 @@ from adapters.face_embedder.memory import MemoryFaceEmbedder
 from adapters.persistence import schema
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import engine
+from adapters.persistence.schema import OpenSealing, Sealing
 from application.ports.calibrations import Calibrations
 from application.ports.face_embedder import FaceEmbedder
 from application.ports.index_states import IndexName
@@ -29,6 +30,7 @@ from domain.face import Analysis, Box, Embed
 from entrypoints.settings import Settings
 from entrypoints.wiring.faces import NextFaceEmbedder
 from entrypoints.wiring.indexes import Indexes
+from entrypoints.wiring.keys import sealing_at
 from tests.e2e.in_process import InProcess, StandIns, StoppableVectorIndex, in_process, settings_for
 from tests.e2e.wire import encoded, is_problem
 from tests.integration.test_use_cases import CURVE
@@ -642,6 +644,15 @@ class TestFinishing:
             await comes_true(service.nothing_is_left_of_anybody)
 
 
+def earlier(url: str, settings: Settings) -> OpenSealing:
+    """Return keys as they were before there was a ring of them: a way back is left to those alone."""
+
+    async def sealing() -> Sealing:
+        return replace(await sealing_at(url, settings)(), from_master_key=True)
+
+    return sealing
+
+
 class TestAnOlderSchema:
     async def test_each_reference_keeps_the_template_of_its_gallery(
         self, settings: Settings, database_url: str
@@ -650,7 +661,7 @@ class TestAnOlderSchema:
             await service.enrol(picture("ada"), person="ada")
             await service.migrate(switch=True)
             enrolled = await service.execute('SELECT r.template, s.template FROM "references" r, spare_templates s')
-        await schema.downgrade(database_url, "0003")
+        await schema.downgrade(database_url, "0003", sealing=earlier(database_url, settings))
         kept = await fetched(database_url, 'SELECT template, space FROM "references"')
         assert kept == [(enrolled[0][1], service.new)]
 
@@ -661,7 +672,7 @@ class TestAnOlderSchema:
             await service.enrol(picture("ada"), person="ada")
             await service.migrate(switch=True, leave_behind=True)
         with pytest.raises(DBAPIError, match="left behind"):
-            await schema.downgrade(database_url, "0003")
+            await schema.downgrade(database_url, "0003", sealing=earlier(database_url, settings))
         assert await schema.current(database_url) == "0004"
 
 

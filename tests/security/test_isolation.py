@@ -68,7 +68,9 @@ async def mine(database_url: str, _folder: Path) -> AsyncIterator[Mine]:
         other = (await client.post(f"/galleries/{gallery}/people", json={})).json()["id"]
         key = (await client.post("/api-keys", json={"name": "x", "scopes": ["read"]})).json()["id"]
         user = await sign_in(service.container, roles={service.workspace: Role.OWNER})
-        await sign_in(service.container, roles={service.workspace: Role.OWNER})
+        owner = await sign_in(service.container, roles={service.workspace: Role.OWNER})
+        async with caller(service, owner.headers) as asking:
+            invited = await asking.post(f"/workspaces/{service.workspace}/invitations", json={"role": "viewer"})
         async with service.container(scope=Lifetime.REQUEST) as unit:
             job = await (await unit.get(StartJob))(
                 workspace=service.workspace, kind=JobWork.BULK_ENROLMENT, parameters={"gallery": gallery}
@@ -87,6 +89,7 @@ async def mine(database_url: str, _folder: Path) -> AsyncIterator[Mine]:
                 "workspace": str(service.workspace),
                 "user": str(user.user),
                 "session": str(user.session),
+                "invitation": invited.json()["id"],
             },
         )
 

@@ -125,6 +125,9 @@ async def one_of_everything(service: InProcess) -> dict[str, str]:
     other = await client.post(f"/galleries/{gallery}/people", json={})
     user = await sign_in(service.container, roles={service.workspace: Role.VIEWER})
     stranger = await sign_in(service.container)
+    owner = await sign_in(service.container, roles={service.workspace: Role.OWNER})
+    async with caller(service, owner.headers) as asking:
+        invited = await asking.post(f"/workspaces/{service.workspace}/invitations", json={"role": "viewer"})
     async with service.container(scope=Lifetime.REQUEST) as unit:
         job = await (await unit.get(StartJob))(
             workspace=service.workspace, kind=JobWork.BULK_ENROLMENT, parameters={"gallery": gallery}
@@ -140,6 +143,7 @@ async def one_of_everything(service: InProcess) -> dict[str, str]:
         "workspace": str(service.workspace),
         "user": str(user.user),
         "stranger": str(stranger.user),
+        "invitation": invited.json()["id"],
     }
 
 
