@@ -1,9 +1,11 @@
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, final
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, Text, cast, select, union
+from sqlalchemy import ColumnElement, Row, Select, Text, cast, func, or_, select, union
+from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.errors import translated
@@ -95,13 +97,21 @@ def _conditions(only: AuditFilter) -> list[ColumnElement[bool]]:
         (_ENTRY.outcome, only.outcome),
     ]
     conditions = [column == value for column, value in equal if value is not None]
-    if only.among is not None:
-        conditions.append(_ENTRY.gallery_id.in_(only.among))
+    if only.about is not None:
+        conditions.append(or_(_ENTRY.subject_id.in_(only.about), _told_of(only.about)))
     if only.since is not None:
         conditions.append(_ENTRY.at >= only.since)
     if only.until is not None:
         conditions.append(_ENTRY.at < only.until)
     return conditions
+
+
+def _told_of(ids: Collection[UUID]) -> ColumnElement[bool]:
+    return func.jsonb_path_exists(
+        _ENTRY.details,
+        cast("$.** ? (@ == $ids[*])", JSONPATH),
+        cast({"ids": [str(one) for one in ids]}, JSONB),
+    )
 
 
 def to_entry(row: Row[Any]) -> AuditEntry:

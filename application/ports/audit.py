@@ -8,7 +8,6 @@ from typing import Protocol
 from uuid import UUID
 
 from domain.audit import AuditAction, AuditEntry, AuditEvent, AuditHead
-from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
 
 
@@ -60,8 +59,8 @@ class AuditFilter:
     actor: UUID | None = None
     subject: UUID | None = None
     gallery: UUID | None = None
-    among: frozenset[GalleryId] | None = None
-    """Only what was done in these galleries."""
+    about: frozenset[UUID] | None = None
+    """Only what concerns any of these: it is the subject, or stands among the details."""
     outcome: str | None = None
     since: datetime | None = None
     """From then on."""

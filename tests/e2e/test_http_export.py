@@ -59,6 +59,29 @@ async def test_everything_about_a_person_is_in_it_and_nothing_about_others(node:
         assert stranger not in everything
 
 
+async def test_what_was_done_with_them_and_others_together_is_in_it_without_the_others(node: InProcess) -> None:
+    ada, _ = await enrol(node, ADA, "ada")
+    ben, _ = await enrol(node, BEN, "ben")
+    both = MemoryFaceEmbedder.group(["ada", "ben"])
+    found = await node.client.post("/search", data={"faces": "all"}, files={"image": both})
+    assert found.status_code == 200, found.text
+    gone, removed = await enrol(node, ADA, "ada")
+    assert gone == ada
+    await node.client.delete(f"/galleries/default/references/{removed}")
+    await node.client.post(f"/galleries/default/people/{ada}/merge", json={"person_id": ben})
+    await node.client.post(f"/galleries/default/people/{ada}/unmerge", json={"person_id": ben})
+    answer = await node.client.get(f"/galleries/default/people/{ada}/export")
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    entries = [json.loads(line) for line in archive.read("audit.jsonl").splitlines()]
+    by_action = {one["action"]: one for one in entries}
+    assert by_action["face.searched"]["details"]["people"].count(ada) == 1
+    assert by_action["face.searched"]["details"]["people"].count("another person") == 1
+    assert by_action["reference.deleted"]["subject_id"] == removed
+    assert (by_action["person.merged"]["subject_id"], by_action["person.merged"]["details"]["into"]) == (None, ada)
+    assert by_action["person.unmerged"]["details"]["from"] == ada
+    assert ben.encode() not in b"".join(archive.read(name) for name in archive.namelist())
+
+
 async def test_nobody_is_exported_who_is_not_there_or_was_merged(node: InProcess) -> None:
     ada, reference = await enrol(node, ADA, "ada")
     ben, _ = await enrol(node, BEN, "ben")

@@ -1,5 +1,5 @@
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, final
@@ -19,6 +19,11 @@ from domain.person import Person, PersonId
 from domain.workspace import WorkspaceId
 
 _PAGE: Final = 100
+_PEOPLE: Final = frozenset({"people", "person", "into", "from"})
+"""Names under which people's ids stand in an entry's details."""
+_OF_TWO: Final = frozenset({AuditAction.PERSON_MERGED, AuditAction.PERSON_UNMERGED})
+ANOTHER: Final = "another person"
+"""What an export says in place of an id that is not theirs."""
 _ENDINGS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 
 README: Final = """\
@@ -29,8 +34,8 @@ person.json      who they are to this service: the names and labels that were gi
                  and every face that was enrolled of them: when, from which file, how good the picture was, and where
                  in it the face is. People who were merged into them are there too.
 images/          the pictures as they were sent, where they are kept. The names are those of the faces in person.json.
-audit.jsonl      what was done with them: one line an event, newest first for each of their ids. It names no one: ids,
-                 numbers, and the network that a call came from.
+audit.jsonl      what was done with them: one line an event, newest first. It names no one: ids, numbers, and the
+                 network that a call came from. Where others were found beside them, it says "another person".
 
 Not in here: for each face the service also keeps a template, a list of numbers that a program made of the picture to
 compare faces by. It says nothing that the picture does not say, and can be made of it again. Templates are kept
@@ -118,9 +123,9 @@ class ExportPerson:
         }
         yield ExportedPiece(name="person.json", content=json.dumps(fields, indent=2, ensure_ascii=False).encode())
         yield ExportedPiece(name="audit.jsonl", content=b"")
-        for subject in (person.id, *(one.id for one in merged), *(one.id for one in references)):
-            async for page in self._entries(place.workspace, subject):
-                yield ExportedPiece(name="audit.jsonl", content=page)
+        people = frozenset({person.id, *(one.id for one in merged)})
+        async for page in self._entries(place.workspace, people, about=people | {one.id for one in references}):
+            yield ExportedPiece(name="audit.jsonl", content=page)
 
     async def _image(self, place: Gallery, reference: Reference) -> ExportedPiece | None:
         if reference.image_key is None:
@@ -146,10 +151,12 @@ class ExportPerson:
             if after is None:
                 return
 
-    async def _entries(self, workspace: WorkspaceId, subject: UUID) -> AsyncIterator[bytes]:
+    async def _entries(
+        self, workspace: WorkspaceId, people: frozenset[UUID], *, about: frozenset[UUID]
+    ) -> AsyncIterator[bytes]:
         before: int | None = None
-        while entries := await self.log.page(workspace, limit=_PAGE, before=before, only=AuditFilter(subject=subject)):
-            yield b"".join(json.dumps(_entry(one), ensure_ascii=False).encode() + b"\n" for one in entries)
+        while entries := await self.log.page(workspace, limit=_PAGE, before=before, only=AuditFilter(about=about)):
+            yield b"".join(json.dumps(_entry(one, people), ensure_ascii=False).encode() + b"\n" for one in entries)
             before = entries[-1].number
 
 
@@ -181,7 +188,9 @@ def _reference(reference: Reference, image: str | None) -> Mapping[str, object]:
     }
 
 
-def _entry(entry: AuditEntry) -> Mapping[str, object]:
+def _entry(entry: AuditEntry, people: frozenset[UUID]) -> Mapping[str, object]:
+    """Render an entry, without the ids of other people who stand in it: of a search that found several, say."""
+    anothers = entry.action in _OF_TWO and entry.subject not in people
     return {
         "at": _time(entry.at),
         "action": entry.action,
@@ -189,9 +198,22 @@ def _entry(entry: AuditEntry) -> Mapping[str, object]:
         "actor_kind": entry.actor_kind,
         "actor_id": None if entry.actor is None else str(entry.actor),
         "network": entry.network,
-        "subject_id": None if entry.subject is None else str(entry.subject),
-        "details": entry.details,
+        "subject_id": None if entry.subject is None or anothers else str(entry.subject),
+        "details": _own(entry.details, {str(one) for one in people}),
     }
+
+
+def _own(details: object, people: Collection[str]) -> object:
+    if not isinstance(details, Mapping):
+        return details
+    own = {**details}
+    for name in _PEOPLE.intersection(own):
+        told = own[name]
+        if isinstance(told, list):
+            own[name] = [one if one in people else ANOTHER for one in told]
+        elif told not in people:
+            own[name] = ANOTHER
+    return own
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -1,6 +1,5 @@
 """/audit, and /admin/audit for what belongs to no workspace."""
 
-from dataclasses import replace
 from datetime import datetime
 from inspect import getdoc
 from typing import Any
@@ -8,6 +7,7 @@ from uuid import UUID
 
 from dishka.integrations.litestar import FromDishka, inject
 from litestar import Request, get
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery
 from litestar.response import Stream
 
@@ -19,7 +19,7 @@ from domain.audit import INSTANCE, AuditAction
 from domain.errors import InvalidValue
 from domain.permission import Permission
 from domain.workspace import WorkspaceId
-from entrypoints.http.access import principal_of, workspace_of
+from entrypoints.http.access import workspace_of
 from entrypoints.http.audit_shapes import (
     AuditListShape,
     AuditReportShape,
@@ -33,42 +33,61 @@ from entrypoints.http.names import page_size
 LINES = "application/x-ndjson"
 
 
-@get("/audit", needs=Permission.AUDIT, description=getdoc(ReadAudit), summary="List audit entries")
+def audit_filter(
+    action: FromQuery[str | None] = None,
+    actor: FromQuery[UUID | None] = None,
+    subject: FromQuery[UUID | None] = None,
+    gallery: FromQuery[UUID | None] = None,
+    outcome: FromQuery[str | None] = None,
+    since: FromQuery[datetime | None] = None,
+    until: FromQuery[datetime | None] = None,
+) -> AuditFilter:
+    """Return what is asked for. Whom and what it names may be gone: no id is looked up."""
+    return AuditFilter(
+        action=None if action is None else action_named(action),
+        actor=actor,
+        subject=subject,
+        gallery=gallery,
+        outcome=_code(outcome),
+        since=_aware(since, "since"),
+        until=_aware(until, "until"),
+    )
+
+
+FILTERED = {"only": Provide(audit_filter, sync_to_thread=False)}
+
+
+@get(
+    "/audit", needs=Permission.AUDIT, dependencies=FILTERED, description=getdoc(ReadAudit), summary="List audit entries"
+)
 @inject
 async def list_audit(
     request: Request[Any, Any, Any],
     read: FromDishka[ReadAudit],
     cursors: FromDishka[Cursors],
+    only: NamedDependency[AuditFilter],
     limit: FromQuery[int] = 50,
     cursor: FromQuery[str | None] = None,
-    action: FromQuery[str | None] = None,
-    actor: FromQuery[UUID | None] = None,
-    subject: FromQuery[UUID | None] = None,
-    gallery: FromQuery[UUID | None] = None,
-    outcome: FromQuery[str | None] = None,
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
 ) -> AuditListShape:
     """List audit entries."""
-    only = _filter(request, action, actor, subject, gallery, outcome, since, until)
     return await _page(workspace_of(request), read, cursors, limit, cursor, only)
 
 
-@get("/audit/export", needs=Permission.AUDIT, media_type=LINES, description=getdoc(ExportAudit), summary="Export")
+@get(
+    "/audit/export",
+    needs=Permission.AUDIT,
+    dependencies=FILTERED,
+    media_type=LINES,
+    description=getdoc(ExportAudit),
+    summary="Export",
+)
 @inject
 async def export_audit(
     request: Request[Any, Any, Any],
     export: FromDishka[ExportAudit],
-    action: FromQuery[str | None] = None,
-    actor: FromQuery[UUID | None] = None,
-    subject: FromQuery[UUID | None] = None,
-    gallery: FromQuery[UUID | None] = None,
-    outcome: FromQuery[str | None] = None,
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
+    only: NamedDependency[AuditFilter],
 ) -> Stream:
     """Export."""
-    only = _filter(request, action, actor, subject, gallery, outcome, since, until)
     return await _exported(workspace_of(request), export, only)
 
 
@@ -81,46 +100,40 @@ async def verify_audit(
     return to_audit_report(await verify(workspace=workspace_of(request), known=head_of(head)))
 
 
-@get("/admin/audit", needs=Permission.ADMINISTER, description=getdoc(ReadAudit), summary="List the instance's entries")
+@get(
+    "/admin/audit",
+    needs=Permission.ADMINISTER,
+    dependencies=FILTERED,
+    description=getdoc(ReadAudit),
+    summary="List the instance's entries",
+)
 @inject
 async def list_instance_audit(
-    request: Request[Any, Any, Any],
     read: FromDishka[ReadAudit],
     cursors: FromDishka[Cursors],
+    only: NamedDependency[AuditFilter],
     limit: FromQuery[int] = 50,
     cursor: FromQuery[str | None] = None,
-    action: FromQuery[str | None] = None,
-    actor: FromQuery[UUID | None] = None,
-    subject: FromQuery[UUID | None] = None,
-    outcome: FromQuery[str | None] = None,
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
 ) -> AuditListShape:
     """List the instance's entries."""
-    only = _filter(request, action, actor, subject, None, outcome, since, until)
     return await _page(INSTANCE, read, cursors, limit, cursor, only)
 
 
 @get(
     "/admin/audit/export",
     needs=Permission.ADMINISTER,
+    dependencies=FILTERED,
     media_type=LINES,
     description=getdoc(ExportAudit),
     summary="Export the instance's entries",
 )
 @inject
 async def export_instance_audit(
-    request: Request[Any, Any, Any],
     export: FromDishka[ExportAudit],
-    action: FromQuery[str | None] = None,
-    actor: FromQuery[UUID | None] = None,
-    subject: FromQuery[UUID | None] = None,
-    outcome: FromQuery[str | None] = None,
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
+    only: NamedDependency[AuditFilter],
 ) -> Stream:
     """Export the instance's entries."""
-    return await _exported(INSTANCE, export, _filter(request, action, actor, subject, None, outcome, since, until))
+    return await _exported(INSTANCE, export, only)
 
 
 @get(
@@ -140,7 +153,7 @@ async def verify_instance_audit(
 async def _page(
     workspace: WorkspaceId, read: ReadAudit, cursors: Cursors, limit: int, cursor: str | None, only: AuditFilter
 ) -> AuditListShape:
-    filters = ("audit", workspace, replace(only, among=None), sorted(only.among or ()))
+    filters = ("audit", workspace, only)
     behind = cursors.read(cursor, *filters)
     page = await read(
         workspace=workspace, limit=page_size(limit), before=None if behind is None else behind.int, only=only
@@ -160,32 +173,6 @@ async def _exported(workspace: WorkspaceId, export: ExportAudit, only: AuditFilt
             "Content-Disposition": 'attachment; filename="audit.jsonl"',
             "X-Accel-Buffering": "no",
         },
-    )
-
-
-def _filter(
-    request: Request[Any, Any, Any],
-    action: str | None,
-    actor: UUID | None,
-    subject: UUID | None,
-    gallery: UUID | None,
-    outcome: str | None,
-    since: datetime | None,
-    until: datetime | None,
-) -> AuditFilter:
-    """Return what is asked for, of the galleries that the credential is for.
-
-    One that is asked for may be gone: its id is not looked up.
-    """
-    return AuditFilter(
-        action=None if action is None else action_named(action),
-        actor=actor,
-        subject=subject,
-        gallery=gallery,
-        among=principal_of(request).galleries,
-        outcome=_code(outcome),
-        since=_aware(since, "since"),
-        until=_aware(until, "until"),
     )
 
 
