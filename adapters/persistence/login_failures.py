@@ -1,7 +1,7 @@
 from datetime import datetime
 from typing import final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
@@ -42,12 +42,16 @@ class SqlLoginFailures(LoginFailures):
             await self._connection.execute(update(LOGIN_FAILURES).where(this).values(locked_until=now + lock))
         return None
 
-    async def take_back(self, email: str) -> None:
+    async def take_back(self, email: str, *, begun: datetime) -> None:
         columns = LOGIN_FAILURES.c
+        is_last = columns.last_at == begun
         await self._connection.execute(
             update(LOGIN_FAILURES)
             .where(columns.email_digest == email_digest(self._keyed_hash, email))
-            .values(failures=func.greatest(columns.failures - 1, 0), locked_until=columns.last_at)
+            .values(
+                failures=func.greatest(columns.failures - 1, 0),
+                locked_until=case((is_last, begun), else_=columns.locked_until),
+            )
         )
 
     async def forget(self, email: str) -> None:

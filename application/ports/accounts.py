@@ -165,8 +165,11 @@ class LoginFailures(Protocol):
         """
 
     @abstractmethod
-    async def take_back(self, email: str) -> None:
-        """Count one less: the outcome was not found out. The address is not locked by it."""
+    async def take_back(self, email: str, *, begun: datetime) -> None:
+        """Count one less: the outcome of the try begun then was not found out.
+
+        The lock that it set is lifted, one that a later try set is not.
+        """
 
     @abstractmethod
     async def forget(self, email: str) -> None:

@@ -332,7 +332,18 @@ async def test_a_try_that_was_taken_back_locks_nobody(begin: Begin) -> None:
     async with begin() as unit:
         for _ in range(20):
             assert await unit.failures.begin("ada@example.org", now=NOW) is None
-            await unit.failures.take_back("ada@example.org")
+            await unit.failures.take_back("ada@example.org", begun=NOW)
+
+
+async def test_a_try_that_was_taken_back_lifts_no_lock_that_a_later_one_set(begin: Begin) -> None:
+    free = next(n for n in range(100) if lock_after(n))
+    later = NOW + timedelta(milliseconds=1)
+    async with begin() as unit:
+        for _ in range(free - 1):
+            await unit.failures.begin("ada@example.org", now=NOW)
+        assert await unit.failures.begin("ada@example.org", now=later) is None
+        await unit.failures.take_back("ada@example.org", begun=NOW)
+        assert await unit.failures.begin("ada@example.org", now=later) == later + lock_after(free)
 
 
 async def test_signing_keys_retire_when_another_is_begun(begin: Begin, database: Database) -> None:

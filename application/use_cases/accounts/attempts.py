@@ -43,6 +43,6 @@ class Attempts:
         try:
             return await self.hasher.verified(plain, password_hash)
         except PortBusy:
-            await self.failures.take_back(email)
+            await self.failures.take_back(email, begun=now)
             await self.transaction.commit()
             raise

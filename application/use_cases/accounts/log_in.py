@@ -5,6 +5,7 @@ from typing import final
 from application.ports.accounts import LoginFailures, LoginRecord, UserRepository
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
+from application.ports.errors import PortBusy
 from application.ports.id_generator import IdGenerator
 from application.ports.passwords import PasswordHasher
 from application.ports.transaction import Transaction
@@ -43,13 +44,11 @@ class LogIn:
         right = await self.attempts(address, password, password_hash)
         if user is None or not right:
             raise await self._failed(user)
+        stronger = await self._stronger(password, password_hash)
         # Between the look and the hash somebody may have changed the password or deleted the account.
         user = await self.users.get(user.id, lock=True)
         if user.deleted_at is not None or await self.users.password_hash(user.id) != password_hash:
             raise await self._failed(user)
-        stronger = None
-        if password_hash is not None and self.hasher.outdated(password_hash):
-            stronger = await self.hasher.hashed(normalised_password(password))
         await self.failures.forget(address)
         await self.logins.logged_in(user.id, at=self.clock.now(), password_hash=stronger)
         tokens = await self.issue.begun(user.id, agent=agent)
@@ -76,6 +75,13 @@ class LogIn:
         if user is not None and user.deleted_at is not None:
             return user, None
         return user, password_hash
+
+    async def _stronger(self, password: str, password_hash: str | None) -> str | None:
+        """Return a new hash where the kept one is outdated and there is room to make one; else the next login does."""
+        if password_hash is not None and self.hasher.outdated(password_hash):
+            with suppress(PortBusy):
+                return await self.hasher.hashed(normalised_password(password))
+        return None
 
     async def _failed(self, user: User | None) -> LoginFailed:
         self.audit.note(
