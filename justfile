@@ -1,6 +1,8 @@
 # `just` lists what there is to do.
 
 export UV_PYTHON_DOWNLOADS := "never"
+# The tests start hundreds of processes: without files to keep it in, each compiles every library anew, for seconds.
+export PYTHONDONTWRITEBYTECODE := ""
 bin := ".venv/bin"
 
 [private]

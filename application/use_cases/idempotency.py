@@ -10,11 +10,13 @@ from application.ports.cipher import Cipher, DataKeyId, Place
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
 from application.ports.repositories import Answer, AnswerRepository
-from domain.errors import IdempotencyKeyReused
+from domain.errors import IdempotencyKeyReused, PersonNotFound
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
 
 REMEMBERED_FOR = timedelta(hours=24)
+_DONE = "\0done"
+"""Behind a key: what it was for was done. No client's key has such a character."""
 
 T = TypeVar("T")
 
@@ -43,12 +45,15 @@ class RememberedAnswers:
     async def earlier(self, workspace: WorkspaceId, once: Once[T] | None) -> T | None:
         """Return what the same call was answered before, None for a new one.
 
-        Raises `IdempotencyKeyReused` where the key came with another body.
+        Raises `IdempotencyKeyReused` where the key came with another body, and `PersonNotFound` where whom the call
+        was about is gone since: it is not to bring them back.
         """
         if once is None:
             return None
         answer = await self.answers.find(workspace, once.key, now=self.clock.now())
         if answer is None:
+            if await self.answers.find(workspace, once.key + _DONE, now=self.clock.now()) is not None:
+                raise PersonNotFound("this call was made before, and the person that it was about was deleted since")
             return None
         if not hmac.compare_digest(answer.fingerprint, once.fingerprint):
             raise IdempotencyKeyReused("this idempotency key was used before, with another body: use a new key")
@@ -58,25 +63,16 @@ class RememberedAnswers:
     async def keep(
         self, workspace: WorkspaceId, once: Once[T] | None, result: T, *, person: PersonId | None = None
     ) -> bool:
-        """Remember `result` in the running transaction; it is forgotten with `person`.
+        """Remember `result` in the running transaction; it is forgotten with `person`, that it was done is not.
 
         False where a call with the same key was committed in between: then this one must be rolled back.
         """
         if once is None:
             return True
-        key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace)
-        place = Place(workspace=workspace, subject=key.id, purpose="answer")
-        return await self.answers.keep(
-            workspace,
-            once.key,
-            Answer(
-                fingerprint=once.fingerprint,
-                key=key,
-                body=self.cipher.seal(once.encode(result), key=key, place=place),
-            ),
-            person=person,
-            expires_at=self.clock.now() + REMEMBERED_FOR,
-        )
+        kept = await self._kept(workspace, once.key, once.encode(result), fingerprint=once.fingerprint, person=person)
+        if kept and person is not None:
+            await self._kept(workspace, once.key + _DONE, b"", fingerprint=b"", person=None)
+        return kept
 
     async def committed(self, workspace: WorkspaceId, once: Once[T] | None) -> T:
         """Return what the call that came first was answered, after `keep` said False and a rollback."""
@@ -84,3 +80,16 @@ class RememberedAnswers:
         if earlier is None:
             raise IdempotencyKeyReused("a call with this idempotency key ended at this moment: send it again")
         return earlier
+
+    async def _kept(
+        self, workspace: WorkspaceId, name: str, body: bytes, *, fingerprint: bytes, person: PersonId | None
+    ) -> bool:
+        key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace)
+        place = Place(workspace=workspace, subject=key.id, purpose="answer")
+        return await self.answers.keep(
+            workspace,
+            name,
+            Answer(fingerprint=fingerprint, key=key, body=self.cipher.seal(body, key=key, place=place)),
+            person=person,
+            expires_at=self.clock.now() + REMEMBERED_FOR,
+        )

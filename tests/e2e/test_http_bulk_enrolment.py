@@ -170,17 +170,23 @@ async def test_a_run_that_goes_on_enrols_nobody_twice(service: InProcess, gate: 
     assert await enrolled(service) == ["ada", "ben", "eve"]
 
 
-async def test_somebody_deleted_in_between_is_not_brought_back(service: InProcess, gate: Handler) -> None:
+@pytest.mark.parametrize("how", ["delete", "erase"])
+@pytest.mark.parametrize("written", [True, False])
+async def test_somebody_deleted_in_between_is_not_brought_back(
+    service: InProcess, gate: Handler, *, written: bool, how: str
+) -> None:
     handler = await service.container.get(EnrolBulk)
     job = await send(service, items(("ada", ADA), ("ben", BEN), ("eve", EVE)))
     await gate.begun.wait()
-    killed = Interrupted(2, written=True)
+    killed = Interrupted(2, written=written)
     with pytest.raises(KilledError):
         await handler(gate.seen[0], killed)
-    (ada,) = (await service.client.get("/galleries/default/people", params={"external_id": "ada"})).json()["items"]
-    assert (await service.client.delete(f"/galleries/default/people/{ada['id']}")).status_code == 204
+    (ben,) = (await service.client.get("/galleries/default/people", params={"external_id": "ben"})).json()["items"]
+    path = f"/galleries/default/people/{ben['id']}"
+    gone = await (service.client.delete(path) if how == "delete" else service.client.post(f"{path}/erase"))
+    assert gone.is_success
     await handler(replace(gate.seen[0], result=killed.result), Interrupted(4, written=True))
-    assert await enrolled(service) == ["ben", "eve"]
+    assert await enrolled(service) == ["ada", "eve"]
     await service.client.post(f"/jobs/{job['id']}/cancel")
 
 

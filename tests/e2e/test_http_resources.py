@@ -440,6 +440,18 @@ class TestIdempotency:
         assert [(one.status_code, one.json()["code"]) for one in others] == [(409, "idempotency_key_reused")] * 5
         assert len(client.get(f"{gallery}/references").json()["items"]) == 1
 
+    @pytest.mark.parametrize("how", ["delete", "erase"])
+    def test_whoever_is_gone_since_is_not_brought_back_by_the_same_call(
+        self, client: httpx.Client, gallery: str, astronaut: bytes, how: str
+    ) -> None:
+        headers = {"Idempotency-Key": str(uuid4())}
+        made = client.post(f"{gallery}/references", files={"image": astronaut}, headers=headers)
+        person = f"{gallery}/people/{made.json()['person']['id']}"
+        assert (client.delete(person) if how == "delete" else client.post(f"{person}/erase")).is_success
+        again = client.post(f"{gallery}/references", files={"image": astronaut}, headers=headers)
+        assert (again.status_code, again.json()["code"]) == (404, "person_not_found")
+        assert client.get(f"{gallery}/people").json()["items"] == []
+
     def test_another_caller_cannot_fetch_the_answer(
         self, client: httpx.Client, stranger: httpx.Client, service: RunningService, keys: Keys
     ) -> None:
