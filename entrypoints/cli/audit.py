@@ -21,7 +21,7 @@ from domain.audit import INSTANCE, AuditAction, AuditEntry
 from domain.audit_chain import ChainReport, KnownHead
 from domain.workspace import WorkspaceId
 from entrypoints.cli import options
-from entrypoints.cli.places import workspace_named
+from entrypoints.cli.places import names_of_workspaces, workspace_named
 from entrypoints.cli.session import FAILED, console, print_json, print_wide, results, run, session
 from entrypoints.http.audit_shapes import head_of, head_text, to_audit_entry, to_audit_report
 
@@ -199,8 +199,9 @@ async def _chain(container: AsyncContainer, workspace: str, *, instance: bool) -
 
 async def _every(container: AsyncContainer) -> list[_Chain]:
     log: AuditLog = await container.get(AuditLog)
+    names = {INSTANCE: _INSTANCE, **await names_of_workspaces(container)}
     return [
-        _Chain(workspace=workspace, name=_INSTANCE if workspace == INSTANCE else str(workspace))
+        _Chain(workspace=workspace, name=names.get(workspace, f"{workspace}, which is gone"))
         for workspace in await log.chains()
     ]
 

@@ -62,13 +62,20 @@ def _shown(name: str, value: object) -> str:
         return _MASK
     if isinstance(value, dict):  # whether one of them is a secret only the adapter knows
         return ", ".join(f"{option.upper()}={_MASK}" for option in value)
-    text = ",".join(value) if isinstance(value, tuple) else str(msgspec.to_builtins(value, enc_hook=str))
+    text = _as_set(value)
     if name.endswith(_ADDRESSES):
         try:
             return make_url(text).render_as_string(hide_password=True)
         except ArgumentError:
             return _MASK
     return text
+
+
+def _as_set(value: object) -> str:
+    """Return a value as one would write it into the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, tuple) else str(msgspec.to_builtins(value, enc_hook=str))
 
 
 def _origin(name: str) -> str:

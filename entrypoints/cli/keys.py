@@ -73,7 +73,7 @@ def show(*, as_json: bool) -> None:
         return
     results.print(
         facts(
-            ("master key in use", shown["in_use"]),
+            ("master key in use (fingerprint)", shown["in_use"]),
             *(("opens the ring as well", other) for other in shown["others"]),
             *((f"wrapping key {number}", f"{rows:,} data keys") for number, rows in shown["wrapping_keys"].items()),
         )

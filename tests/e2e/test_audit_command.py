@@ -2,6 +2,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
@@ -10,6 +11,7 @@ from entrypoints.cli.main import main
 from tests.conftest import execute
 
 Facepass = Callable[..., Result]
+THERE, GONE = UUID(int=0xA), UUID(int=0xB)
 
 
 @pytest.fixture
@@ -27,6 +29,9 @@ def facepass(database_url: str, tmp_path: Path) -> Facepass:
         return done
 
     return command
+
+
+THERE, GONE = UUID(int=0xA), UUID(int=0xB)
 
 
 def test_the_log_is_exported_listed_and_verified(facepass: Facepass, tmp_path: Path) -> None:
@@ -64,8 +69,19 @@ def test_what_was_done_to_the_log_is_named_and_ends_in_status_1(facepass: Facepa
     assert number == "4"
     facepass("verify", "--instance", "--head", f"9:{mac}", status=1)
     facepass("verify", "--all", "--head", head, status=2)
+    asyncio.run(_with_chains_of(database_url, "north"))
+    chains = {one["chain"] for one in json.loads(facepass("verify", "--all", "--json", status=1).stdout)}
+    assert chains == {"the instance", "north", f"{GONE}, which is gone"}
 
 
 async def _tampered(url: str) -> None:
     await execute(url, "ALTER TABLE audit_entries DISABLE TRIGGER ALL")
     await execute(url, "DELETE FROM audit_entries WHERE number = 2")
+
+
+async def _with_chains_of(url: str, name: str) -> None:
+    """Chains of a workspace and of one that is gone: of what the instance's head says."""
+    await execute(url, f"INSERT INTO workspaces (id, name, created_at) VALUES ('{THERE}', '{name}', now())")  # noqa: S608 - our own words
+    copied = "number, mac, seal FROM audit_heads ORDER BY workspace_id LIMIT 1"
+    for one in (THERE, GONE):
+        await execute(url, f"INSERT INTO audit_heads SELECT '{one}'::uuid, {copied}")  # noqa: S608 - the same
