@@ -84,4 +84,4 @@ async def _with_chains_of(url: str, name: str) -> None:
     await execute(url, f"INSERT INTO workspaces (id, name, created_at) VALUES ('{THERE}', '{name}', now())")  # noqa: S608 - our own words
     copied = "number, mac, seal FROM audit_heads ORDER BY workspace_id LIMIT 1"
     for one in (THERE, GONE):
-        await execute(url, f"INSERT INTO audit_heads SELECT '{one}'::uuid, {copied}")  # noqa: S608 - the same
+        await execute(url, f"INSERT INTO audit_heads SELECT '{one}'::uuid, {copied}")
