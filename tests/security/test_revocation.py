@@ -4,19 +4,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from dishka import Scope
 
 from adapters.persistence.notices import LINE, SqlListener
-from application.ports.accounts import SessionRepository
-from application.ports.clock import Clock
-from application.ports.notices import Notices, Topic
-from application.ports.transaction import Transaction
 from domain.permission import Role
 from tests.conftest import execute
 from tests.e2e.in_process import InProcess, in_process, settings_for
-from tests.e2e.signed_in import SignedIn, caller, sign_in
+from tests.e2e.signed_in import caller, sign_in
 from tests.e2e.wire import is_problem
 from tests.e2e.with_jobs import WithJobs
+from tests.security.accounts import OTHER_PASSWORD, PASSWORD
 
 WITHIN = 1.0
 """Seconds, by the word of the documents; it is milliseconds where the line is up."""
@@ -90,22 +86,74 @@ async def test_a_lost_role_is_lost_on_every_node(nodes: tuple[InProcess, InProce
         await refused_within(lambda: client.get("/galleries"), "workspace_unclear")
 
 
-async def ended(node: InProcess, user: SignedIn) -> None:
-    """End all sessions of a user, as a password change does."""
-    async with node.container(scope=Scope.REQUEST) as unit:
-        now = (await unit.get(Clock)).now()
-        await (await unit.get(SessionRepository)).end(user.user, now=now)
-        await (await unit.get(Notices)).tell(Topic.CREDENTIALS)
-        await (await unit.get(Transaction)).commit()
+async def somebody(node: InProcess) -> dict[str, str]:
+    """Make an account with a password in the node's workspace; return its id and the tokens of a login."""
+    async with caller(node, (await sign_in(node.container, administrator=True)).headers) as root:
+        made = await root.post("/users", json={"email": "ada@example.org", "password": PASSWORD})
+    user: str = made.json()["user"]["id"]
+    owner = await sign_in(node.container, roles={node.workspace: Role.OWNER})
+    async with caller(node, owner.headers) as owning:
+        added = await owning.post(f"/workspaces/{node.workspace}/members", json={"user_id": user, "role": "viewer"})
+        assert added.status_code == 201, added.text
+        tokens = await owning.post("/auth/login", json={"email": "ada@example.org", "password": PASSWORD})
+    return {"user": user, **tokens.json()}
 
 
-async def test_a_session_that_ended_ends_its_access_token_on_every_node(nodes: tuple[InProcess, InProcess]) -> None:
+async def changes_the_password(node: InProcess, ada: dict[str, str]) -> httpx.Response:
+    """From another session of theirs, which goes on."""
+    async with caller(node, bearer(ada)) as client:
+        tokens = (await client.post("/auth/login", json={"email": "ada@example.org", "password": PASSWORD})).json()
+    async with caller(node, bearer(tokens)) as client:
+        body = {"current_password": PASSWORD, "new_password": OTHER_PASSWORD}
+        answer = await client.post("/auth/password", json=body)
+        assert (await client.get("/auth/me")).status_code == 200
+        return answer
+
+
+async def resets_the_password(node: InProcess, ada: dict[str, str]) -> httpx.Response:
+    async with caller(node, (await sign_in(node.container, administrator=True)).headers) as root:
+        link = (await root.post(f"/users/{ada['user']}/password-link")).json()
+        return await root.post("/auth/password/reset", json={"token": link["token"], "password": OTHER_PASSWORD})
+
+
+async def is_deleted(node: InProcess, ada: dict[str, str]) -> httpx.Response:
+    async with caller(node, (await sign_in(node.container, administrator=True)).headers) as root:
+        return await root.delete(f"/users/{ada['user']}")
+
+
+async def ends_the_session(node: InProcess, ada: dict[str, str]) -> httpx.Response:
+    async with caller(node, bearer(ada)) as client:
+        (session,) = (await client.get("/auth/sessions")).json()["items"]
+        return await client.delete(f"/auth/sessions/{session['id']}")
+
+
+async def logs_out(node: InProcess, ada: dict[str, str]) -> httpx.Response:
+    async with caller(node, bearer(ada)) as client:
+        return await client.post("/auth/logout", json={"refresh_token": ada["refresh_token"]})
+
+
+def bearer(tokens: dict[str, str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {tokens['access_token']}"}
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [changes_the_password, resets_the_password, is_deleted, ends_the_session, logs_out],
+    ids=lambda one: one.__name__,
+)
+async def test_an_access_token_ends_with_what_it_hangs_on_on_every_node(
+    nodes: tuple[InProcess, InProcess], happens: Callable[[InProcess, dict[str, str]], Awaitable[httpx.Response]]
+) -> None:
     here, there = nodes
-    user = await sign_in(here.container, roles={here.workspace: Role.VIEWER})
-    async with caller(there, user.headers) as client:
+    ada = await somebody(here)
+    async with caller(there, bearer(ada)) as client:
         await remembered(lambda: client.get("/galleries"))
-        await ended(here, user)
+        answer = await happens(here, ada)
+        assert answer.is_success, answer.text
         await refused_within(lambda: client.get("/galleries"), "credential_invalid")
+        is_problem(
+            await client.post("/auth/refresh", json={"refresh_token": ada["refresh_token"]}), 401, "credential_invalid"
+        )
 
 
 async def test_a_node_whose_line_is_cut_remembers_nothing(
