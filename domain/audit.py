@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from uuid import UUID
 
 from domain.workspace import WorkspaceId
@@ -230,6 +231,7 @@ def sealed_bytes(workspace: WorkspaceId, number: int, mac: bytes) -> bytes:
     return b"%s %d %s" % (str(workspace).encode(), number, mac.hex().encode())
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str | None) -> str | None:
     """Return the network that an address is in: its first 24 bits, of IPv6 the first 48; None for no address.
 
