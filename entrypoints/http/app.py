@@ -150,11 +150,8 @@ def make_app(container: AsyncContainer, settings: Settings) -> Litestar:
         # Routers have tags and guards of their own, but no responses.
         handler.responses = {**(handler.responses or {}), **PROBLEMS}
     handlers: list[ControllerRouterHandler] = [
-        Router(
-            "/api/v1",
-            route_handlers=[Router("/", route_handlers=list(area), tags=[name]) for name, area in AREAS.items()],
-            guards=[guard],
-        ),
+        # Side by side: Litestar copies a router with all that is in it, once for each that it stands in.
+        *(Router("/api/v1", route_handlers=list(area), tags=[name], guards=[guard]) for name, area in AREAS.items()),
         health.live,
         health.ready,
         people.receipts_key,

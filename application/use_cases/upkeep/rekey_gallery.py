@@ -9,14 +9,16 @@ from application.ports.record import Record
 from application.ports.rotations import Rotation, Rotations
 from application.ports.transaction import Transaction
 from application.use_cases.spaces import ServedSpaces
+from application.use_cases.upkeep.mend_index import MendIndex
 from application.use_cases.upkeep.rebuild_index import Counted, RebuildIndex
 from application.use_cases.upkeep.verify_index import VerifyIndex
 from domain.audit import AuditAction, AuditEvent
+from domain.enrolment import ReferenceId
 from domain.gallery import Gallery, GalleryId
 from domain.workspace import WorkspaceId
 
 _ROUNDS = 3
-"""A reference that another transaction held in the first is written in the second."""
+"""What another transaction held in the first is written in the second."""
 
 
 @final
@@ -36,6 +38,7 @@ class RekeyGallery:
     spaces: ServedSpaces
     rebuild: RebuildIndex
     verify: VerifyIndex
+    mend: MendIndex
     audit: AuditTrail
     transaction: Transaction
 
@@ -71,20 +74,31 @@ class RekeyGallery:
 
     async def _written(self, gallery: Gallery, counted: Counted) -> int:
         """Write all of it by the new rotation, and see that nothing is left of the old one."""
+        rebuilt = await self.rebuild(workspace=gallery.workspace, gallery=gallery.id, counted=counted)
+        written = rebuilt.references
+        differing = await self._differing(gallery)
         for _ in range(_ROUNDS):
-            rebuilt = await self.rebuild(workspace=gallery.workspace, gallery=gallery.id, counted=counted)
-            if not rebuilt.waiting and await self._agrees(gallery):
-                return rebuilt.references
+            if not differing:
+                return written
             await asyncio.sleep(KNOWN_WITHIN)
-        raise PortBusy("vector_index", "some references could not be written by the new rotation yet: call it again")
+            # Whoever is enrolled or deleted at this moment differs too, and a moment later no more.
+            differing &= await self._differing(gallery)
+            await self.mend(workspace=gallery.workspace, gallery=gallery.id, references=sorted(differing))
+            written += len(differing)
+            differing &= await self._differing(gallery)
+        if differing:
+            raise PortBusy(
+                "vector_index", "some references could not be written by the new rotation yet: call it again"
+            )
+        return written
 
-    async def _agrees(self, gallery: Gallery) -> bool:
+    async def _differing(self, gallery: Gallery) -> set[ReferenceId]:
         reports = [
             await self.verify(workspace=gallery.workspace, gallery=gallery.id, index=name, space=served.id)
             for name in (await self.states.now()).written
             for served in self.spaces.all
         ]
-        return all(report.agrees for report in reports)
+        return {one for report in reports for one in report.named}
 
     async def _changed(self, gallery: Gallery, before: Rotation, after: Rotation) -> Rotation:
         if not await self.rotations.change(gallery.workspace, gallery.id, before, after):
