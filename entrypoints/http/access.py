@@ -1,5 +1,6 @@
 """Who is calling, and whether they may."""
 
+from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -75,7 +76,7 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         return
     credential = connection.headers.get(KEY_HEADER) or _bearer_token(connection)
     principal = await limits.counted(connection, credential, lambda: _recognised(connection))
-    connection.state[_PRINCIPAL] = principal
+    _kept(connection)[_PRINCIPAL] = principal
     _set_origin(connection, principal)
     principal.require(needed)
     if principal.galleries is not None and GALLERY_PARAMETER in connection.path_params:
@@ -136,7 +137,7 @@ def _workspace_meant(connection: ASGIConnection[Any, Any, Any, Any]) -> Workspac
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     """Return whose call this is, once the guard let it in."""
-    principal = connection.state.get(_PRINCIPAL)
+    principal = _kept(connection).get(_PRINCIPAL)
     if not isinstance(principal, Principal):
         raise CredentialMissing("no credential came with the call")
     return principal
@@ -208,10 +209,10 @@ def note_refusal(
 
     The route stands there and not the path: names are in that. A login that failed is its use case's to note.
     """
-    batch = connection.state.get(_AUDIT)
+    batch = _kept(connection).get(_AUDIT)
     if batch is None or isinstance(error, LoginFailed):
         return
-    caller = principal or connection.state.get(_PRINCIPAL)
+    caller = principal or _kept(connection).get(_PRINCIPAL)
     workspace = caller.workspace if isinstance(caller, Principal) else None
     batch.note_refusal(
         AuditEvent(
@@ -225,7 +226,7 @@ def note_refusal(
 
 def call_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     """Return the name of what was called: what stands in a path may not be told."""
-    call = connection.state.get(_CALL)
+    call = _kept(connection).get(_CALL)
     return call if isinstance(call, str) else None
 
 
@@ -240,8 +241,14 @@ def _note_elsewhere(
 async def _prepare_refusal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Have at hand what `note_refusal` needs: whoever answers with an error cannot wait for it."""
     with suppress(PortError):  # a database of another version: nobody is recognised, and nothing can be written
-        connection.state[_AUDIT] = await connection.app.state.dishka_container.get(AuditBatch)
-        connection.state[_CALL] = handler.handler_name
+        kept = _kept(connection)
+        kept[_AUDIT] = await connection.app.state.dishka_container.get(AuditBatch)
+        kept[_CALL] = handler.handler_name
+
+
+def _kept(connection: ASGIConnection[Any, Any, Any, Any]) -> MutableMapping[str, Any]:
+    """Return what is kept of a call while it lasts: Litestar's `State` is made anew, with a lock, at each look."""
+    return connection.scope  # type: ignore[return-value]  # ours beside Litestar's
 
 
 def _set_origin(connection: ASGIConnection[Any, Any, Any, Any], principal: Principal | None) -> None:

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, final
 
@@ -102,7 +103,11 @@ class RateLimits:
 
 def address_of(connection: Connection) -> str:
     """Return what calls of one customer have in common: an address, of IPv6 the network that a customer is given."""
-    host = "" if connection.client is None else connection.client.host
+    return _customer("" if connection.client is None else connection.client.host)
+
+
+@lru_cache(maxsize=4096)
+def _customer(host: str) -> str:
     try:
         found = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
