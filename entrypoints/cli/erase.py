@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -12,10 +11,9 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from application.ports.erasures import Erasures
 from application.ports.receipts import ReceiptSigner
+from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.erase_person import ErasePerson
-from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
 from application.use_cases.erasure.receipts import SignedReceipt, public_key_of
 from domain.person import PersonId
@@ -25,7 +23,6 @@ from entrypoints.cli.session import FAILED, CommandFailed, console, print_json, 
 from entrypoints.http.names import gallery_named
 
 _PERSON = click.UUID
-_ALL = 1_000_000
 
 
 @click.group()
@@ -117,14 +114,9 @@ async def _prove(workspace: str, receipt: Path | None, person: PersonId | None) 
 
 async def _export(to: Path) -> int:
     async with session() as container, container(scope=Scope.REQUEST) as unit:
-        kept = await container.get(Ledger)
-        lines: dict[UUID, bytes] = {}
-        async for one, key in kept.since(None, now=datetime.now(UTC)):
-            lines[one] = kept.written(await kept.entry(key))
-        for erasure in await (await unit.get(Erasures)).unfiled(limit=_ALL):
-            lines[erasure.id] = kept.written(erasure)
+        lines = [line async for line in (await unit.get(CopyLedger))()]
     incoming = to.with_name(f".{to.name}.incoming")
-    incoming.write_bytes(b"".join(lines[one] for one in sorted(lines)))
+    incoming.write_bytes(b"".join(lines))
     incoming.replace(to)
     return len(lines)
 

@@ -20,12 +20,12 @@ from adapters.persistence import schema
 from adapters.persistence.dump import DumpedTable, emptied, load, occupied, snapshot
 from application.ports.audit import AuditTrail
 from application.ports.blob_store import BlobKey, BlobStore, checked_blob_key
-from application.ports.erasures import Erasures
 from application.ports.index_states import IndexStates
 from application.ports.inventory import Inventory
 from application.ports.master_key import MasterKey
 from application.ports.transaction import Transaction
 from application.ports.vector_index import Droppable, VectorIndex
+from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.ledger import LEDGER, Ledger
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
 from application.use_cases.spaces import ServedSpaces
@@ -49,7 +49,6 @@ ERASED: Final = "ledger.jsonl"
 TABLES: Final = "database"
 
 _CHUNK: Final = 1024 * 1024
-_MANY: Final = 1_000_000
 
 Report = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is, where that is known."""
@@ -296,16 +295,12 @@ async def _put_blobs(blobs: BlobStore, folder: Path, manifest: Manifest, report:
 
 
 async def _copy_ledger(container: AsyncContainer, out: "_Written", report: Report) -> int:
-    ledger = await container.get(Ledger)
     copied = 0
     async with container(scope=Scope.REQUEST) as unit:
-        for erasure in await (await unit.get(Erasures)).unfiled(limit=_MANY):
-            await out.take(ledger.written(erasure))
+        async for line in (await unit.get(CopyLedger))():
+            await out.take(line)
             copied += 1
-    async for _, key in ledger.since(None, now=datetime.now(UTC)):
-        await out.take(ledger.written(await ledger.entry(key)))
-        copied += 1
-        report("the ledger of erasures", copied, None)
+            report("the ledger of erasures", copied, None)
     return copied
 
 

@@ -9,6 +9,7 @@ from dishka import AsyncContainer, Provider, Scope, provide, provide_all
 from adapters.security.receipts import Ed25519ReceiptSigner
 from application.ports.clock import Clock
 from application.ports.receipts import ReceiptSigner
+from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
 from application.use_cases.erasure.export_person import ExportPerson
@@ -26,7 +27,9 @@ class ErasureProvider(Provider):
 
     ledger = provide(Ledger, scope=Scope.APP)
     signer = provide(Ed25519ReceiptSigner, provides=ReceiptSigner, scope=Scope.APP)
-    erasing = provide_all(DueUnit, ErasePerson, FileErasures, ProveErasure, ReplayLedger, scope=Scope.REQUEST)
+    erasing = provide_all(
+        CopyLedger, DueUnit, ErasePerson, FileErasures, ProveErasure, ReplayLedger, scope=Scope.REQUEST
+    )
     export = provide(ExportPerson, scope=Scope.REQUEST)
 
     @provide(scope=Scope.APP)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -14,18 +15,27 @@ from dishka import Scope
 from sqlalchemy.engine import make_url
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
+from adapters.persistence import schema
 from application.ports.blob_store import BlobKey
+from application.ports.clock import Clock
 from application.ports.erasures import LedgerMark
-from application.use_cases.erasure.erase_due import EraseDue
+from application.ports.retentions import Retentions
+from application.use_cases.erasure.erase_due import DueUnit, EraseDue
+from application.use_cases.erasure.erase_person import ErasePerson
 from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
 from application.use_cases.references.reconcile import Reconcile
 from domain.enrolment import ReferenceId
-from domain.erasure import Erasure
+from domain.erasure import Erasure, Receipt
+from domain.errors import CannotOpen
+from domain.gallery import GalleryId
 from domain.person import PersonId
+from domain.workspace import WorkspaceId
+from entrypoints.http.app import make_app
 from entrypoints.wiring.start_error import StartError
+from entrypoints.wiring.startup import opened, started
 from tests.conftest import beside, execute
 from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
 from tests.e2e.with_jobs import WithJobs
@@ -273,6 +283,27 @@ class TestTheLedger:
             assert await found_code(restored, ben) == 200
             assert await replay(restored) == Replayed(new=0, people=0, references=0)
 
+    async def test_a_backup_of_an_older_schema_forgets_them_before_the_first_answer_after_its_upgrade(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as now:
+            ada = await person(now, ADA)
+            key = now.client.headers["X-API-Key"]
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await erase(now, ada)
+        await schema.downgrade(backup, "0009")
+        settings = settings_for(backup, tmp_path, tmp_path / "models")
+        async with opened(settings, Backends(blobs)) as container:
+            await started(container)
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(make_app(container, settings)), headers={"X-API-Key": key}
+            ) as client:
+                path = f"http://facepass/api/v1{PEOPLE}/{ada}"
+                assert (await client.get(path)).status_code == 503
+                await schema.upgrade(backup)
+                assert (await client.get(path)).status_code == 404
+
     async def test_a_merge_undone_after_the_backup_is_undone_before_the_other_goes(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
@@ -397,3 +428,24 @@ class TestThoseWhoAreDue:
         ben = await person(node, BEN, consent_expires_at=past)
         assert await (await node.container.get(EraseDue))() == 2
         assert [await found_code(node, one) for one in (ada, ben)] == [404, 404]
+
+    async def test_one_who_cannot_be_erased_holds_up_nobody_and_is_told_of(self, node: InProcess) -> None:
+        past = "2001-01-01T00:00:00Z"
+        ada, ben = [await person(node, picture, consent_expires_at=past) for picture in (ADA, BEN)]
+
+        @asynccontextmanager
+        async def where_ada_fails() -> AsyncIterator[DueUnit]:
+            async with node.container(scope=Scope.REQUEST) as unit:
+                erase = await unit.get(ErasePerson)
+
+                async def erased(*, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> Receipt:
+                    if str(person) == ada:
+                        raise CannotOpen("its key is damaged")
+                    return await erase(workspace=workspace, gallery=gallery, person=person)
+
+                yield DueUnit(retentions=await unit.get(Retentions), erase=erased)  # type: ignore[arg-type]  # called alike
+
+        due = EraseDue(scope=where_ada_fails, clock=await node.container.get(Clock))
+        with pytest.raises(CannotOpen):
+            await due()
+        assert [await found_code(node, one) for one in (ada, ben)] == [200, 404]

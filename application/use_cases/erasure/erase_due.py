@@ -6,7 +6,7 @@ from typing import final
 from application.ports.clock import Clock
 from application.ports.retentions import Retentions
 from application.use_cases.erasure.erase_person import ErasePerson
-from domain.errors import NotFound, PersonMerged
+from domain.errors import FacepassError, NotFound, PersonMerged, PortError
 
 AT_ONCE = 100
 """People of one round: what is left of them comes round again."""
@@ -23,16 +23,20 @@ class DueUnit:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EraseDue:
-    """Erase those whose consent has expired or whose retention has ended, as by a call; receipts are kept."""
+    """Erase those whose consent has expired or whose retention has ended, as by a call; receipts are kept.
+
+    Somebody who cannot be erased holds up nobody else.
+    """
 
     scope: Callable[[], AbstractAsyncContextManager[DueUnit]]
     clock: Clock
 
     async def __call__(self) -> int:
-        """Return how many were erased. Raises `PortUnavailable` where the database is gone."""
+        """Return how many were erased. Raises `PortError` at once, and at the end what else went wrong."""
         async with self.scope() as unit:
             due = await unit.retentions.due(self.clock.now(), limit=AT_ONCE)
         erased = 0
+        failed: FacepassError | None = None
         for workspace, gallery, person in due:
             async with self.scope() as unit:
                 # Asked again: somebody may have given them a longer time meanwhile.
@@ -43,5 +47,12 @@ class EraseDue:
                     await unit.erase(workspace=workspace, gallery=gallery, person=person)
                 except (NotFound, PersonMerged):
                     continue  # deleted or merged in between
+                except PortError:
+                    raise
+                except FacepassError as error:
+                    failed = failed or error
+                    continue
                 erased += 1
+        if failed is not None:
+            raise failed
         return erased
