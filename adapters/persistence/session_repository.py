@@ -7,8 +7,9 @@ from sqlalchemy import Row, insert, select, update
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import REFRESH_TOKENS, SESSIONS, USERS
+from adapters.persistence.user_repository import key_of
 from application.ports.accounts import SessionRepository
-from application.ports.cipher import Cipher, DataKeyId, Place, WrappedKey
+from application.ports.cipher import Cipher, Place
 from domain.audit import INSTANCE
 from domain.errors import UserNotFound
 from domain.user import Session, SessionId, UserId
@@ -37,7 +38,7 @@ class SqlSessionRepository(SessionRepository):
             insert(SESSIONS).values(
                 id=session.id,
                 user_id=session.user,
-                agent=self._cipher.seal(session.agent.encode(), key=_key_of(row), place=_place(session.id)),
+                agent=self._cipher.seal(session.agent.encode(), key=key_of(row), place=_place(session.id)),
                 created_at=session.created_at,
                 last_used_at=session.last_used_at,
                 expires_at=session.expires_at,
@@ -108,13 +109,9 @@ class SqlSessionRepository(SessionRepository):
             created_at=row.created_at,
             last_used_at=row.last_used_at,
             expires_at=row.expires_at,
-            agent=self._cipher.open(row.agent, key=_key_of(row), place=_place(row.id)).decode(),
+            agent=self._cipher.open(row.agent, key=key_of(row), place=_place(row.id)).decode(),
             ended_at=row.ended_at,
         )
-
-
-def _key_of(row: Row[Any]) -> WrappedKey:
-    return WrappedKey(id=DataKeyId(row.data_key_id), workspace=INSTANCE, wrapped=row.wrapped)
 
 
 def _place(session: UUID) -> Place:

@@ -96,7 +96,7 @@ class SqlUserRepository(UserRepository):
         ).one_or_none()
         if row is None:
             raise UserNotFound("no such user")
-        changed = self._changeable(user, _key_of(row))
+        changed = self._changeable(user, key_of(row))
         if changed["email_digest"] != row.email_digest:
             await self._require_free(user)
         if password_hash is not None:
@@ -172,7 +172,7 @@ class SqlUserRepository(UserRepository):
         }
 
     def _to_user(self, row: Row[Any]) -> User:
-        sealed = self._cipher.open(row.profile, key=_key_of(row), place=_place(row.id))
+        sealed = self._cipher.open(row.profile, key=key_of(row), place=_place(row.id))
         profile = msgspec.json.decode(sealed, type=_Profile)
         return User(
             id=UserId(row.id),
@@ -197,7 +197,8 @@ def _administers(user: User) -> bool:
     return user.administrator and user.deleted_at is None
 
 
-def _key_of(row: Row[Any]) -> WrappedKey:
+def key_of(row: Row[Any]) -> WrappedKey:
+    """Return a user's wrapped data key, of a row that has its columns."""
     return WrappedKey(id=DataKeyId(row.data_key_id), workspace=INSTANCE, wrapped=row.wrapped)
 
 

@@ -63,7 +63,7 @@ class LoadedMasterKey:
     """True once in the life of an installation: then the operator must be told to back the file up."""
 
 
-def weakness(secret: Secret) -> str | None:
+def not_random(secret: Secret) -> str | None:
     """Say why nobody drew this secret at random; None where it may well be so."""
     value = secret.value
     if len(set(value)) <= _FEWEST_BYTES:

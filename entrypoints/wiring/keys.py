@@ -25,7 +25,7 @@ from adapters.security.master_key import (
     MasterKeyError,
     from_text,
     load_or_create,
-    weakness,
+    not_random,
 )
 from adapters.security.opened_ring import OpenedRing, first_entries
 from adapters.security.secret import KEY_LENGTH, Secret
@@ -198,7 +198,7 @@ _HOW_TO_MAKE: Final = "`facepass keys new-master -` prints a new one"
 
 
 def _require_strong(settings: Settings, secret: Secret, setting: str) -> None:
-    weak = weakness(secret)
+    weak = not_random(secret)
     if weak is not None and settings.environment == "production":
         raise StartError(
             f"{PREFIX}{setting}: the master key can be guessed: {weak}. {_HOW_TO_MAKE}; where there is data already, "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.security.master_key import LocalMasterKey, MasterKeyError, from_text, load_or_create, weakness
+from adapters.security.master_key import LocalMasterKey, MasterKeyError, from_text, load_or_create, not_random
 from adapters.security.secret import KEY_LENGTH, Secret
 
 SECRET = bytes(range(KEY_LENGTH))
@@ -183,8 +183,8 @@ def test_a_setting_that_holds_none_is_refused_and_not_repeated(text: str) -> Non
     ids=["zeros", "ones", "two", "counting", "counting down", "text"],
 )
 def test_what_nobody_drew_at_random_is_weak(value: bytes) -> None:
-    assert weakness(Secret(value)) is not None
+    assert not_random(Secret(value)) is not None
 
 
 def test_what_was_drawn_at_random_is_not_weak() -> None:
-    assert [weakness(Secret(os.urandom(KEY_LENGTH))) for _ in range(10_000)] == [None] * 10_000
+    assert [not_random(Secret(os.urandom(KEY_LENGTH))) for _ in range(10_000)] == [None] * 10_000
