@@ -2,12 +2,13 @@ import base64
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from adapters.security.master_key import LocalMasterKey
 from adapters.security.secret import Secret
 from entrypoints.settings import Settings
-from entrypoints.wiring.keys import opened_master_key
+from entrypoints.wiring.keys import opened_master_key, with_next_master_key
 from entrypoints.wiring.start_error import StartError
 
 COUNTING = base64.b64encode(bytes(range(32))).decode()
@@ -70,3 +71,30 @@ async def test_a_package_that_is_not_there_is_named(tmp_path: Path) -> None:
     given = Settings(data_dir=tmp_path / "data", master_key_backend="my-kms")
     with pytest.raises(StartError, match=r"^FACEPASS_MASTER_KEY_BACKEND: .*'my-kms'"):
         await opened(given)
+
+
+class TestTheNextOne:
+    async def test_it_may_come_from_the_environment_beside_a_file_in_use(self, tmp_path: Path) -> None:
+        secret = os.urandom(32)
+        now = settings(tmp_path, production=False)
+        in_use = await opened(now)
+        then = msgspec.structs.replace(now, next_master_key=base64.b64encode(secret).decode())
+        assert await opened(with_next_master_key(then, None)) == LocalMasterKey(Secret(secret)).fingerprint
+        assert await opened(then, has_data=True) == in_use
+
+    async def test_it_is_made_where_the_file_that_is_named_is_missing(self, tmp_path: Path) -> None:
+        now, to = settings(tmp_path, production=False), tmp_path / "next.master.key"
+        made = await opened(with_next_master_key(now, to))
+        assert made == await opened(with_next_master_key(now, to)) != await opened(now)
+        assert to.stat().st_mode & 0o777 == 0o600
+
+    async def test_it_is_never_one_that_can_be_guessed(self, tmp_path: Path) -> None:
+        now = msgspec.structs.replace(settings(tmp_path, production=False), next_master_key=COUNTING)
+        with pytest.raises(StartError, match=r"can be guessed"):
+            await opened(with_next_master_key(now, None))
+
+    @pytest.mark.parametrize("twice", [True, False])
+    def test_it_is_named_once(self, tmp_path: Path, *, twice: bool) -> None:
+        now = msgspec.structs.replace(settings(tmp_path, production=False), next_master_key=COUNTING if twice else None)
+        with pytest.raises(StartError, match=r"--to FILE, FACEPASS_NEXT_MASTER_KEY, or"):
+            with_next_master_key(now, tmp_path / "next.master.key" if twice else None)
