@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, final
 from uuid import UUID
 
-from application.ports.audit import AuditFilter, AuditLog, AuditTrail
+from application.ports.audit import AuditBatch, AuditFilter, AuditLog, AuditTrail
 from application.ports.erasures import Traces
 from application.ports.repositories import GalleryRepository, PersonRepository, ReferenceRepository
 from application.ports.retentions import Retentions
@@ -69,6 +69,7 @@ class ExportPerson:
     traces: Traces
     read_image: ReadImage
     log: AuditLog
+    batch: AuditBatch
     audit: AuditTrail
     transaction: Transaction
 
@@ -87,6 +88,7 @@ class ExportPerson:
         merged = [await self.people.get(workspace, place.id, one, lock=False) for one in ids if one != found.id]
         erase_after = await self.retentions.erase_after(workspace, place.id, found.id)
         references = [one async for one in self._references(place, found.id)]
+        await self.batch.flush()
         self.audit.note(
             AuditEvent(
                 workspace=workspace,
