@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar, final
 
 from application.ports.cipher import Cipher, DataKeyId, Place
@@ -28,6 +28,8 @@ class Once(Generic[T]):
     key: str
     fingerprint: bytes
     """Keyed hash of the call's parts: path and every field, files by their content."""
+    call: bytes
+    """Keyed hash of who calls what, without a word of what was sent: all that outlives the person."""
     encode: Callable[[T], bytes]
     decode: Callable[[bytes], T]
 
@@ -45,18 +47,24 @@ class RememberedAnswers:
     async def earlier(self, workspace: WorkspaceId, once: Once[T] | None) -> T | None:
         """Return what the same call was answered before, None for a new one.
 
-        Raises `IdempotencyKeyReused` where the key came with another body, and `PersonNotFound` where whom the call
-        was about is gone since: it is not to bring them back.
+        Raises `IdempotencyKeyReused` where the key came with another body or another call, and `PersonNotFound` where
+        it came with this one, whose person is gone since: they are not to be brought back.
         """
         if once is None:
             return None
         answer = await self.answers.find(workspace, once.key, now=self.clock.now())
         if answer is None:
-            if await self.answers.find(workspace, once.key + _DONE, now=self.clock.now()) is not None:
-                raise PersonNotFound("this call was made before, and the person that it was about was deleted since")
-            return None
-        if not hmac.compare_digest(answer.fingerprint, once.fingerprint):
-            raise IdempotencyKeyReused("this idempotency key was used before, with another body: use a new key")
+            done = await self.answers.find(workspace, once.key + _DONE, now=self.clock.now())
+            if done is None:
+                return None
+            # Both may have been committed between the two looks.
+            answer = await self.answers.find(workspace, once.key, now=self.clock.now())
+            if answer is None:
+                _require_same(done.fingerprint, once.call)
+                raise PersonNotFound(
+                    "this idempotency key was used before, for somebody who was deleted since: use a new key for others"
+                )
+        _require_same(answer.fingerprint, once.fingerprint)
         place = Place(workspace=workspace, subject=answer.key.id, purpose="answer")
         return once.decode(self.cipher.open(answer.body, key=answer.key, place=place))
 
@@ -69,10 +77,12 @@ class RememberedAnswers:
         """
         if once is None:
             return True
-        kept = await self._kept(workspace, once.key, once.encode(result), fingerprint=once.fingerprint, person=person)
-        if kept and person is not None:
-            await self._kept(workspace, once.key + _DONE, b"", fingerprint=b"", person=None)
-        return kept
+        until = self.clock.now() + REMEMBERED_FOR
+        kept = await self._kept(workspace, once.key, once.encode(result), once.fingerprint, person=person, until=until)
+        if not kept or person is None:
+            return kept
+        # Where the first one's answer went with its person already, this is what tells that there was a first one.
+        return await self._kept(workspace, once.key + _DONE, b"", once.call, person=None, until=until)
 
     async def committed(self, workspace: WorkspaceId, once: Once[T] | None) -> T:
         """Return what the call that came first was answered, after `keep` said False and a rollback."""
@@ -82,7 +92,14 @@ class RememberedAnswers:
         return earlier
 
     async def _kept(
-        self, workspace: WorkspaceId, name: str, body: bytes, *, fingerprint: bytes, person: PersonId | None
+        self,
+        workspace: WorkspaceId,
+        name: str,
+        body: bytes,
+        fingerprint: bytes,
+        *,
+        person: PersonId | None,
+        until: datetime,
     ) -> bool:
         key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace)
         place = Place(workspace=workspace, subject=key.id, purpose="answer")
@@ -91,5 +108,10 @@ class RememberedAnswers:
             name,
             Answer(fingerprint=fingerprint, key=key, body=self.cipher.seal(body, key=key, place=place)),
             person=person,
-            expires_at=self.clock.now() + REMEMBERED_FOR,
+            expires_at=until,
         )
+
+
+def _require_same(kept: bytes, sent: bytes) -> None:
+    if not hmac.compare_digest(kept, sent):
+        raise IdempotencyKeyReused("this idempotency key was used before, with another body: use a new key")

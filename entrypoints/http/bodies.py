@@ -289,13 +289,14 @@ def once(
         raise InvalidValue(
             f"an idempotency key has 1 to {IDEMPOTENCY_KEY_LENGTH} printable characters", field="Idempotency-Key"
         )
-    parts = hashlib.sha256()
     # Bound to the caller too: one client's key never answers with what another client asked.
-    parts.update(f"{_caller(request)} {request.method} {request.url.path}\n".encode())
+    call = f"{_caller(request)} {request.method} {request.url.path}\n".encode()
+    parts = hashlib.sha256(call)
     _take(fields, parts)
     return Once(
         key=f"{key}#{item}",
         fingerprint=keyed_hash.digest("idempotency", parts.digest()),
+        call=keyed_hash.digest("idempotency", hashlib.sha256(call).digest()),
         encode=msgspec.json.encode,
         decode=lambda raw: msgspec.json.decode(raw, type=kind),
     )

@@ -42,6 +42,7 @@ def _once(job: Job, number: int) -> Once[Enrolled]:
     return Once(
         key=f"job-{job.id}#{number}",
         fingerprint=job.id.bytes,
+        call=job.id.bytes,
         encode=msgspec.json.encode,
         decode=lambda raw: msgspec.json.decode(raw, type=Enrolled),
     )

@@ -450,6 +450,8 @@ class TestIdempotency:
         assert (client.delete(person) if how == "delete" else client.post(f"{person}/erase")).is_success
         again = client.post(f"{gallery}/references", files={"image": astronaut}, headers=headers)
         assert (again.status_code, again.json()["code"]) == (404, "person_not_found")
+        elsewhere = client.post(f"{gallery}/people", json={}, headers=headers)
+        assert (elsewhere.status_code, elsewhere.json()["code"]) == (409, "idempotency_key_reused")
         assert client.get(f"{gallery}/people").json()["items"] == []
 
     def test_another_caller_cannot_fetch_the_answer(
