@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, Text, cast, func, or_, select, union
-from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
+from sqlalchemy import ARRAY, ColumnElement, Row, Select, Text, cast, or_, select, union
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.errors import translated
@@ -16,6 +15,9 @@ from domain.workspace import WorkspaceId
 
 AT_ONCE: Final = 500
 """Entries read with one query: a few milliseconds of the event loop to check them."""
+
+STRETCH: Final = 20_000
+"""Entries that one query looks through for what no index leads to."""
 
 _UNREADABLE: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -34,7 +36,18 @@ class SqlAuditLog(AuditLog):
         self, workspace: WorkspaceId, *, limit: int, before: int | None, only: AuditFilter
     ) -> Sequence[AuditEntry]:
         asked = _entries(workspace, only).order_by(_ENTRY.number.desc()).limit(limit)
-        return [to_entry(row) for row in await self._rows(_below(asked, before))]
+        if only.about is None:
+            return [to_entry(row) for row in await self._rows(_below(asked, before))]
+        # No index has the details, so this walks through the chain, a stretch a query: none holds a connection long.
+        if before is None:
+            head = await self.head(workspace)
+            before = 1 if head is None else head.number + 1
+        found: list[AuditEntry] = []
+        while before > 1 and not found:
+            stretch = _below(asked, before).where(_ENTRY.number >= before - STRETCH)
+            found = [to_entry(row) for row in await self._rows(stretch)]
+            before -= STRETCH
+        return found
 
     async def entries(
         self, workspace: WorkspaceId, *, after: int | None, only: AuditFilter
@@ -107,10 +120,10 @@ def _conditions(only: AuditFilter) -> list[ColumnElement[bool]]:
 
 
 def _told_of(ids: Collection[UUID]) -> ColumnElement[bool]:
-    return func.jsonb_path_exists(
-        _ENTRY.details,
-        cast("$.** ? (@ == $ids[*])", JSONPATH),
-        cast({"ids": [str(one) for one in ids]}, JSONB),
+    told = [str(one) for one in ids]
+    return or_(
+        *(_ENTRY.details[name].astext.in_(told) for name in ("person", "into", "from")),
+        *(_ENTRY.details[name].has_any(cast(told, ARRAY(Text))) for name in ("people", "references")),
     )
 
 

@@ -60,7 +60,7 @@ class AuditFilter:
     subject: UUID | None = None
     gallery: UUID | None = None
     about: frozenset[UUID] | None = None
-    """Only what concerns any of these: it is the subject, or stands among the details."""
+    """Only what concerns any of these: it is the subject, or a person or a reference among the details."""
     outcome: str | None = None
     since: datetime | None = None
     """From then on."""

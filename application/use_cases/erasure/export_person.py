@@ -21,7 +21,8 @@ from domain.workspace import WorkspaceId
 _PAGE: Final = 100
 _PEOPLE: Final = frozenset({"people", "person", "into", "from"})
 """Names under which people's ids stand in an entry's details."""
-_OF_TWO: Final = frozenset({AuditAction.PERSON_MERGED, AuditAction.PERSON_UNMERGED})
+_REFERENCES: Final = frozenset({"references"})
+"""Names under which references' ids stand there; a number of them under others' entries."""
 ANOTHER: Final = "another person"
 """What an export says in place of an id that is not theirs."""
 _ENDINGS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
@@ -78,8 +79,9 @@ class ExportPerson:
     ) -> AsyncIterator[ExportedPiece]:
         """Return the pieces, of which each is read when it is asked for; noted in the audit log before the first.
 
-        Raises `GalleryNotFound`, `PersonNotFound` and `PersonMerged`.
+        Raises `GalleryNotFound`, `PersonNotFound`, `PersonMerged` and `PortUnavailable`.
         """
+        await self.batch.flush()
         place = await self.galleries.get(workspace, gallery)
         found = await self.people.get(workspace, place.id, person, lock=False)
         if found.merged_into is not None:
@@ -88,7 +90,6 @@ class ExportPerson:
         merged = [await self.people.get(workspace, place.id, one, lock=False) for one in ids if one != found.id]
         erase_after = await self.retentions.erase_after(workspace, place.id, found.id)
         references = [one async for one in self._references(place, found.id)]
-        await self.batch.flush()
         self.audit.note(
             AuditEvent(
                 workspace=workspace,
@@ -158,7 +159,10 @@ class ExportPerson:
     ) -> AsyncIterator[bytes]:
         before: int | None = None
         while entries := await self.log.page(workspace, limit=_PAGE, before=before, only=AuditFilter(about=about)):
-            yield b"".join(json.dumps(_entry(one, people), ensure_ascii=False).encode() + b"\n" for one in entries)
+            yield b"".join(
+                json.dumps(_entry(one, people=people, own=about), ensure_ascii=False).encode() + b"\n"
+                for one in entries
+            )
             before = entries[-1].number
 
 
@@ -190,9 +194,12 @@ def _reference(reference: Reference, image: str | None) -> Mapping[str, object]:
     }
 
 
-def _entry(entry: AuditEntry, people: frozenset[UUID]) -> Mapping[str, object]:
-    """Render an entry, without the ids of other people who stand in it: of a search that found several, say."""
-    anothers = entry.action in _OF_TWO and entry.subject not in people
+def _entry(entry: AuditEntry, *, people: frozenset[UUID], own: frozenset[UUID]) -> Mapping[str, object]:
+    """Render an entry, without the ids of others who stand in it: of a search that found several people, say.
+
+    `own` are the ids of theirs: people and references. A reference that was deleted is none of these any more.
+    """
+    is_own = entry.subject in own or entry.action == AuditAction.REFERENCE_DELETED
     return {
         "at": _time(entry.at),
         "action": entry.action,
@@ -200,22 +207,23 @@ def _entry(entry: AuditEntry, people: frozenset[UUID]) -> Mapping[str, object]:
         "actor_kind": entry.actor_kind,
         "actor_id": None if entry.actor is None else str(entry.actor),
         "network": entry.network,
-        "subject_id": None if entry.subject is None or anothers else str(entry.subject),
-        "details": _own(entry.details, {str(one) for one in people}),
+        "subject_id": str(entry.subject) if entry.subject is not None and is_own else None,
+        "details": _own(entry.details, {str(one) for one in own}, references_too=entry.subject not in people),
     }
 
 
-def _own(details: object, people: Collection[str]) -> object:
+def _own(details: object, own: Collection[str], *, references_too: bool) -> object:
+    """Put `ANOTHER` in place of ids that are not theirs; `details` may be anything, where somebody changed the log."""
     if not isinstance(details, Mapping):
         return details
-    own = {**details}
-    for name in _PEOPLE.intersection(own):
-        told = own[name]
+    shown = {**details}
+    for name in (_PEOPLE | _REFERENCES if references_too else _PEOPLE).intersection(shown):
+        told = shown[name]
         if isinstance(told, list):
-            own[name] = [one if one in people else ANOTHER for one in told]
-        elif told not in people:
-            own[name] = ANOTHER
-    return own
+            shown[name] = [one if isinstance(one, str) and one in own else ANOTHER for one in told]
+        elif not isinstance(told, int) and not (isinstance(told, str) and told in own):
+            shown[name] = ANOTHER
+    return shown
 
 
 def _time(moment: datetime | None) -> str | None:
