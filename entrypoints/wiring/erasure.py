@@ -18,6 +18,7 @@ from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.erasure.prove_erasure import ProveErasure
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
+from domain.person import PersonId
 
 log = structlog.get_logger("facepass.startup")
 
@@ -52,7 +53,12 @@ class ErasureProvider(Provider):
             async with container(scope=Scope.REQUEST) as unit:
                 yield await unit.get(DueUnit)
 
-        return EraseDue(scope=erasing, clock=clock)
+        return EraseDue(scope=erasing, clock=clock, failed=_say_failed)
+
+
+def _say_failed(person: PersonId, error: Exception) -> None:
+    """By its kind alone: an error's words can hold what a log must not."""
+    log.error("due_not_erased", person=str(person), error=type(error).__qualname__)
 
 
 def _say(replayed: Replayed) -> None:

@@ -445,7 +445,12 @@ class TestThoseWhoAreDue:
 
                 yield DueUnit(retentions=await unit.get(Retentions), erase=erased)  # type: ignore[arg-type]  # called alike
 
-        due = EraseDue(scope=where_ada_fails, clock=await node.container.get(Clock))
-        with pytest.raises(CannotOpen):
-            await due()
+        failed: list[tuple[str, type[Exception]]] = []
+        due = EraseDue(
+            scope=where_ada_fails,
+            clock=await node.container.get(Clock),
+            failed=lambda person, error: failed.append((str(person), type(error))),
+        )
+        assert [await due(), await due()] == [1, 0]
+        assert failed == [(ada, CannotOpen)] * 2
         assert [await found_code(node, one) for one in (ada, ben)] == [200, 404]

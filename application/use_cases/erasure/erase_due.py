@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from application.ports.clock import Clock
 from application.ports.retentions import Retentions
 from application.use_cases.erasure.erase_person import ErasePerson
-from domain.errors import FacepassError, NotFound, PersonMerged, PortError
+from domain.errors import NotFound, PersonMerged
+from domain.person import PersonId
 
 AT_ONCE = 100
 """People of one round: what is left of them comes round again."""
@@ -30,13 +31,16 @@ class EraseDue:
 
     scope: Callable[[], AbstractAsyncContextManager[DueUnit]]
     clock: Clock
+    failed: Callable[[PersonId, Exception], None]
+    """Told of each who could not be erased: they come round again."""
+    _stuck: set[PersonId] = field(default_factory=set, init=False)
 
     async def __call__(self) -> int:
-        """Return how many were erased. Raises `PortError` at once, and at the end what else went wrong."""
+        """Return how many were erased. Raises `PortUnavailable` where the database is gone."""
         async with self.scope() as unit:
-            due = await unit.retentions.due(self.clock.now(), limit=AT_ONCE)
+            due = await unit.retentions.due(self.clock.now(), limit=AT_ONCE + len(self._stuck))
+        self._stuck.clear()
         erased = 0
-        failed: FacepassError | None = None
         for workspace, gallery, person in due:
             async with self.scope() as unit:
                 # Asked again: somebody may have given them a longer time meanwhile.
@@ -47,12 +51,9 @@ class EraseDue:
                     await unit.erase(workspace=workspace, gallery=gallery, person=person)
                 except (NotFound, PersonMerged):
                     continue  # deleted or merged in between
-                except PortError:
-                    raise
-                except FacepassError as error:
-                    failed = failed or error
+                except Exception as error:  # noqa: BLE001 - whatever it is, the others are due as well
+                    self._stuck.add(person)
+                    self.failed(person, error)
                     continue
                 erased += 1
-        if failed is not None:
-            raise failed
         return erased
