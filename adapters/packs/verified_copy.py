@@ -1,4 +1,4 @@
-"""Copies bytes to the disk for good, and holds them against the hash that was expected."""
+"""Copies bytes to the disk for good, holds them against the hash that was expected, and words what went wrong."""
 
 import hashlib
 import os

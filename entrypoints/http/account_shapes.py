@@ -122,7 +122,7 @@ class LinkShape(msgspec.Struct, frozen=True, kw_only=True):
     """A one-time link: shown this once, and used once."""
 
     id: UUID
-    """By which an invitation is listed and withdrawn."""
+    """An invitation is listed and withdrawn by it."""
     url: str
     """A page of this service. What stands behind the `#` no browser sends to a server."""
     token: str

@@ -31,9 +31,6 @@ def facepass(database_url: str, tmp_path: Path) -> Facepass:
     return command
 
 
-THERE, GONE = UUID(int=0xA), UUID(int=0xB)
-
-
 def test_the_log_is_exported_listed_and_verified(facepass: Facepass, tmp_path: Path) -> None:
     assert "0 entries" in facepass("verify", "--instance").stdout
     facepass("export", "--instance", "--output", str(tmp_path / "audit.jsonl"))

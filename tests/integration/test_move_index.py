@@ -769,6 +769,7 @@ class TestAnotherNode:
         async with installation.node(old=old, new=new) as one, installation.node(old=old, new=new) as other:
             nodes = one, other
             stopped = asyncio.Event()
+            rounds_of = dict.fromkeys(range(3), 0)
 
             async def come_and_go(number: int) -> None:
                 rounds = 0
@@ -784,6 +785,7 @@ class TestAnotherNode:
                         await nodes[(rounds + 1) % 2].here(DeletePerson, person=made.person.id)
                         assert [await node.found(name) for node in nodes] == [[], []]
                     rounds += 1
+                    rounds_of[number] = rounds
 
             async with asyncio.TaskGroup() as group:
                 for number in range(3):
@@ -797,6 +799,7 @@ class TestAnotherNode:
                 await other.move(NEW)
                 await other.do(DropIndex, name=OLD)
                 held.released.set()
+                assert min(rounds_of.values()) > 0
                 stopped.set()
             report = await other.report(NEW)
             assert report.agrees

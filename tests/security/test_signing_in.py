@@ -8,11 +8,14 @@ from typing import Any
 
 import jwt
 import pytest
+from argon2 import PasswordHasher as Argon2
 from dishka import Scope
-from sqlalchemy import Text, cast, func, select
+from sqlalchemy import Text, cast, func, select, update
 
 from adapters.persistence.database import Database
-from adapters.persistence.tables import AUDIT_ENTRIES, LOGIN_FAILURES, METADATA, SESSIONS, SIGNING_KEYS
+from adapters.persistence.tables import AUDIT_ENTRIES, LOGIN_FAILURES, METADATA, SESSIONS, SIGNING_KEYS, USERS
+from application.ports.errors import PortBusy
+from application.ports.passwords import PasswordHasher
 from application.use_cases.accounts.purge_accounts import PurgeAccounts
 from application.use_cases.accounts.rotate_signing_key import RotateSigningKey
 from domain.user import FREE_FAILURES
@@ -43,6 +46,42 @@ async def test_a_login_gives_tokens_that_nothing_may_keep(accounts: Accounts) ->
     me = (await accounts.call("GET", "/auth/me", tokens)).json()
     assert (me["user"]["email"], me["user"]["name"], me["user"]["administrator"]) == ("ada@example.org", "Ada", False)
     assert [one["role"] for one in me["memberships"]] == ["owner"]
+
+
+async def weakly_hashed(accounts: Accounts) -> PasswordHasher:
+    """Register Ada, with a hash as an earlier version made it; return what hashes now."""
+    await accounts.register("ada@example.org")
+    weak = Argon2(time_cost=1, memory_cost=1024, parallelism=1).hash(PASSWORD)
+    async with (await accounts.service.container.get(Database)).transactions.begin() as connection:
+        await connection.execute(update(USERS).values(password=weak))
+    return await accounts.service.container.get(PasswordHasher)
+
+
+async def kept_hash(accounts: Accounts) -> str:
+    async with (await accounts.service.container.get(Database)).reads.connect() as connection:
+        kept: str = (await connection.execute(select(USERS.c.password))).scalar_one()
+        return kept
+
+
+async def test_a_password_that_was_hashed_more_weakly_is_hashed_anew_by_a_login(accounts: Accounts) -> None:
+    hasher = await weakly_hashed(accounts)
+    assert hasher.outdated(await kept_hash(accounts))
+    assert [(await accounts.log_in("ada@example.org")).status_code for _ in range(2)] == [200, 200]
+    assert not hasher.outdated(await kept_hash(accounts))
+
+
+async def test_a_login_does_not_fail_for_want_of_room_to_hash_anew(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher = await weakly_hashed(accounts)
+
+    async def busy(password: str) -> str:
+        raise PortBusy("passwords", f"no room for {len(password)} characters")
+
+    monkeypatch.setattr(hasher, "hashed", busy)
+    for _ in range(FREE_FAILURES + 2):
+        assert (await accounts.log_in("ada@example.org")).status_code == 200
+    assert hasher.outdated(await kept_hash(accounts))
 
 
 async def test_whoever_registers_has_a_workspace_with_a_gallery(accounts: Accounts) -> None:

@@ -45,7 +45,7 @@ class RekeyGallery:
     async def __call__(
         self, *, workspace: WorkspaceId, gallery: GalleryId | str, counted: Counted = lambda _: None
     ) -> int:
-        """Return how many references were written anew.
+        """Return how many references there were that stand by the new rotation now.
 
         Raises `PortBusy` where somebody else does the same, or some could not be written yet: call it again.
         """
@@ -75,22 +75,20 @@ class RekeyGallery:
     async def _written(self, gallery: Gallery, counted: Counted) -> int:
         """Write all of it by the new rotation, and see that nothing is left of the old one."""
         rebuilt = await self.rebuild(workspace=gallery.workspace, gallery=gallery.id, counted=counted)
-        written = rebuilt.references
         differing = await self._differing(gallery)
         for _ in range(_ROUNDS):
             if not differing:
-                return written
+                return rebuilt.references
             await asyncio.sleep(KNOWN_WITHIN)
             # Whoever is enrolled or deleted at this moment differs too, and a moment later no more.
             differing &= await self._differing(gallery)
             await self.mend(workspace=gallery.workspace, gallery=gallery.id, references=sorted(differing))
-            written += len(differing)
             differing &= await self._differing(gallery)
         if differing:
             raise PortBusy(
                 "vector_index", "some references could not be written by the new rotation yet: call it again"
             )
-        return written
+        return rebuilt.references
 
     async def _differing(self, gallery: Gallery) -> set[ReferenceId]:
         reports = [

@@ -1,5 +1,6 @@
 """/audit, and /admin/audit for what belongs to no workspace."""
 
+from dataclasses import replace
 from datetime import datetime
 from inspect import getdoc
 from typing import Any
@@ -33,11 +34,10 @@ from entrypoints.http.names import page_size
 LINES = "application/x-ndjson"
 
 
-def audit_filter(
+def asked_of_any(
     action: FromQuery[str | None] = None,
     actor: FromQuery[UUID | None] = None,
     subject: FromQuery[UUID | None] = None,
-    gallery: FromQuery[UUID | None] = None,
     outcome: FromQuery[str | None] = None,
     since: FromQuery[datetime | None] = None,
     until: FromQuery[datetime | None] = None,
@@ -47,18 +47,30 @@ def audit_filter(
         action=None if action is None else action_named(action),
         actor=actor,
         subject=subject,
-        gallery=gallery,
         outcome=_code(outcome),
         since=_aware(since, "since"),
         until=_aware(until, "until"),
     )
 
 
-FILTERED = {"only": Provide(audit_filter, sync_to_thread=False)}
+def asked_of_a_workspace(asked: NamedDependency[AuditFilter], gallery: FromQuery[UUID | None] = None) -> AuditFilter:
+    """Return the same, of one gallery."""
+    return replace(asked, gallery=gallery)
+
+
+OF_A_WORKSPACE = {
+    "asked": Provide(asked_of_any, sync_to_thread=False),
+    "only": Provide(asked_of_a_workspace, sync_to_thread=False),
+}
+OF_THE_INSTANCE = {"only": Provide(asked_of_any, sync_to_thread=False)}
 
 
 @get(
-    "/audit", needs=Permission.AUDIT, dependencies=FILTERED, description=getdoc(ReadAudit), summary="List audit entries"
+    "/audit",
+    needs=Permission.AUDIT,
+    dependencies=OF_A_WORKSPACE,
+    description=getdoc(ReadAudit),
+    summary="List audit entries",
 )
 @inject
 async def list_audit(
@@ -76,7 +88,7 @@ async def list_audit(
 @get(
     "/audit/export",
     needs=Permission.AUDIT,
-    dependencies=FILTERED,
+    dependencies=OF_A_WORKSPACE,
     media_type=LINES,
     description=getdoc(ExportAudit),
     summary="Export",
@@ -103,7 +115,7 @@ async def verify_audit(
 @get(
     "/admin/audit",
     needs=Permission.ADMINISTER,
-    dependencies=FILTERED,
+    dependencies=OF_THE_INSTANCE,
     description=getdoc(ReadAudit),
     summary="List the instance's entries",
 )
@@ -122,7 +134,7 @@ async def list_instance_audit(
 @get(
     "/admin/audit/export",
     needs=Permission.ADMINISTER,
-    dependencies=FILTERED,
+    dependencies=OF_THE_INSTANCE,
     media_type=LINES,
     description=getdoc(ExportAudit),
     summary="Export the instance's entries",
