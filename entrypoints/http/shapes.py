@@ -258,8 +258,8 @@ class PersonShape(msgspec.Struct, frozen=True, kw_only=True):
     consent_expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
-    erase_after: datetime | None = None
-    """When they are erased by themselves, where one person is shown; null for never."""
+    erase_after: datetime | msgspec.UnsetType | None = msgspec.UNSET
+    """When they are erased by themselves, where one person is asked for; null for never."""
 
 
 class ReferenceShape(msgspec.Struct, frozen=True, kw_only=True):

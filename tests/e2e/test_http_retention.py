@@ -62,7 +62,10 @@ async def test_both_ends_are_set_shown_changed_and_taken_away(node: InProcess) -
     assert (await node.client.patch(address, json={"metadata": {"a": "b"}})).json()["retention_days"] == 30
     changed = await node.client.patch(address, json={"retention_days": None, "consent_expires_at": None})
     assert (changed.json()["retention_days"], changed.json()["consent_expires_at"]) == (None, None)
+    assert "erase_after" not in changed.json()  # it depends on the gallery too, and is told to who asks for one person
     assert (await shown(node, person))["erase_after"] is None
+    noted = (await node.client.get("/audit", params={"action": "person.updated"})).json()["items"]
+    assert [one["details"]["changed"] for one in noted] == [["retention_days", "consent_expires_at"], ["metadata"]]
 
 
 async def test_a_merge_gives_no_consent_back_that_was_withdrawn(node: InProcess) -> None:

@@ -78,7 +78,9 @@ class UpdatePerson:
                 subject=found.id,
                 gallery=place.id,
                 details={
-                    "changed": changed_fields(found, changed, "external_id", "metadata"),
+                    "changed": changed_fields(
+                        found, changed, "external_id", "metadata", "retention_days", "consent_expires_at"
+                    ),
                     "version": changed.version,
                 },
             )
