@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 from dishka import Scope as Lifetime
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from application.use_cases.keys.create_api_key import CreateApiKey
 from application.use_cases.keys.issue_key import IssuedKey
@@ -42,7 +42,7 @@ def list_keys(*, workspace: str, as_json: bool) -> None:
         console.print("There are none.")
         return
     now = datetime.now(UTC)
-    table = Table("id", "name", "begins with", "scopes", "galleries", "last used", "state")
+    table = Table(Column("id", overflow="fold"), "name", "begins with", "scopes", "galleries", "last used", "state")
     for key in found:
         table.add_row(
             str(key.id),

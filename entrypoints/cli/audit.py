@@ -80,7 +80,8 @@ def list_(
         return
     table = Table(box=None)
     for heading in ("number", "when", "who", "what", "to whom", "outcome"):
-        table.add_column(heading, justify="right" if heading == "number" else "left", no_wrap=heading != "outcome")
+        # Folded and never cut: an id of which the end is missing finds nothing.
+        table.add_column(heading, justify="right" if heading == "number" else "left", overflow="fold")
     for entry in found:
         who = entry.actor_kind if entry.actor is None else f"{entry.actor_kind} {entry.actor}"
         table.add_row(

@@ -58,7 +58,7 @@ def _value(settings: Settings, name: str) -> object:
 def _shown(name: str, value: object) -> str:
     if value is None:
         return ""
-    if name.endswith(_SECRETS):
+    if name.endswith(_SECRETS) and "RATE_LIMITS" not in name:
         return _MASK
     if isinstance(value, dict):  # whether one of them is a secret only the adapter knows
         return ", ".join(f"{option.upper()}={_MASK}" for option in value)
