@@ -1,3 +1,4 @@
+import asyncio
 import fcntl
 import logging
 import os
@@ -11,6 +12,7 @@ import structlog
 from platformdirs import user_cache_path
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ProgrammingError
 
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.packs.fetch import Fetcher
@@ -79,7 +81,7 @@ async def database_url(postgres_url: str, migrated_url: str) -> AsyncIterator[st
     name = f"test_{uuid4().hex}"
     await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {make_url(migrated_url).database}")
     yield beside(postgres_url, name)
-    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(postgres_url, name)
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex}"
     await execute(postgres_url, f"CREATE DATABASE {name}")
     yield beside(postgres_url, name)
-    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(postgres_url, name)
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +154,29 @@ async def execute(url: str, statement: str) -> None:
             await connection.execute(text(statement))
     finally:
         await pool.dispose()
+
+
+async def end_connections(url: str, name: str) -> None:
+    """End every connection to a database but autovacuum's, which is another role's."""
+    ours = f"FROM pg_stat_activity WHERE datname = '{name}' AND usename = current_user"
+    await execute(url, f"SELECT pg_terminate_backend(pid) {ours}")
+
+
+async def drop_database(url: str, name: str) -> None:
+    """Remove a database with whoever is connected to it.
+
+    Autovacuum may be in it just then: it belongs to another role, which may not be sent away, and is done soon.
+    """
+    async with asyncio.timeout(30.0):
+        while True:
+            try:
+                await execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+            except ProgrammingError as error:
+                if "permission denied to terminate" not in str(error):
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                return
 
 
 def _photographs(shared: Path, name: str) -> Path:

@@ -614,7 +614,8 @@ async def test_a_server_that_is_not_there_is_unavailable_and_its_address_unsaid(
 
 async def test_connections_that_the_server_ended_are_replaced(engine: AsyncEngine, index: PgvectorVectorIndex) -> None:
     await index.upsert([entry(axis(0), GALLERY)])
-    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    ours = "datname = current_database() AND usename = current_user"
+    others = f"FROM pg_stat_activity WHERE {ours} AND pid <> pg_backend_pid()"
     url = engine.url.render_as_string(hide_password=False)
     ending = engine_at(url, connections=1, timeout=10.0, autocommit=True)
     async with ending.connect() as connection, asyncio.timeout(10.0):

@@ -20,7 +20,7 @@ from application.use_cases.jobs.start_job import StartJob
 from domain.workspace import WorkspaceId
 from entrypoints.settings import read_settings
 from entrypoints.wiring.startup import opened
-from tests.conftest import beside, execute
+from tests.conftest import beside, drop_database, end_connections, execute
 from tests.e2e.own_worker import OWN
 from tests.redis_server import RedisServer, redis_server
 
@@ -147,8 +147,8 @@ class Installation:
                     await client.aclose()
                 for process in (*running.nodes, *running.workers, *running.own_workers):
                     await process.end(signal.SIGKILL)
-        await execute(postgres, f"DROP DATABASE {record} WITH (FORCE)")
-        await execute(postgres, f"DROP DATABASE {index} WITH (FORCE)")
+        await drop_database(postgres, record)
+        await drop_database(postgres, index)
 
     async def _begin(self) -> None:
         for node in self.nodes:
@@ -192,10 +192,7 @@ class Installation:
     async def without_index(self) -> AsyncIterator[None]:
         """Let nobody into the database of the vector index inside the block."""
         await execute(self._postgres, f"ALTER DATABASE {self._index} ALLOW_CONNECTIONS false")
-        await execute(
-            self._postgres,
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self._index}'",  # noqa: S608 - a name of ours
-        )
+        await end_connections(self._postgres, self._index)
         try:
             yield
         finally:

@@ -23,7 +23,7 @@ from application.ports.vector_index import VectorIndex
 from application.use_cases.galleries.get_gallery import GetGallery
 from domain.enrolment import ReferenceId
 from entrypoints.settings import BlobStoreSettings, Settings, VectorIndexSettings
-from tests.conftest import execute
+from tests.conftest import end_connections, execute
 from tests.e2e.calls import PEOPLE, REFERENCES, agreement, enrol, found, is_down, is_verified, listed, until
 from tests.e2e.in_process import LoadedEmbedder, Served, served, settings_for
 from tests.integration.qdrant_peer import served as qdrant_process
@@ -296,8 +296,7 @@ class TestBlobStore:
 
             async def record_goes() -> None:
                 await execute(postgres_url, f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
-                theirs = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"  # noqa: S608 - ours
-                await execute(postgres_url, theirs)
+                await end_connections(postgres_url, database)
 
             blobs.after_put = record_goes
             is_down(await service.client.post(REFERENCES, files={"image": astronaut}, data={"external_id": "eileen"}))

@@ -28,7 +28,7 @@ from domain.audit import INSTANCE, ActorKind, AuditAction, AuditEvent, Origin
 from domain.audit_chain import ChainReport, Fault, KnownHead
 from domain.errors import PortError
 from domain.workspace import Workspace, WorkspaceId
-from tests.conftest import beside, execute
+from tests.conftest import beside, end_connections, execute
 from tests.trail import KEYED_HASH, trail
 
 OURS, THEIRS = WorkspaceId(UUID(int=1)), WorkspaceId(UUID(int=2))
@@ -352,10 +352,7 @@ class TestBatch:
         async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
             name = make_url(database_url).database
             await execute(beside(database_url, "postgres"), f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            await execute(
-                beside(database_url, "postgres"),
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - ours
-            )
+            await end_connections(beside(database_url, "postgres"), name)
             for number in range(3):
                 batch.note(event(details={"number": number}))
             with pytest.raises(PortError):

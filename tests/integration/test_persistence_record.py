@@ -460,7 +460,9 @@ async def end_other_connections(database: Database) -> None:
     pool = engine(database.reads.url.render_as_string(hide_password=False), connections=1, timeout=10.0)
     async with pool.connect() as connection:
         own = await connection.scalar(text("SELECT pg_backend_pid()"))
-        others = text("FROM pg_stat_activity WHERE datname = current_database() AND pid <> :own")
+        others = text(
+            "FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user AND pid <> :own"
+        )
         await connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"), {"own": own})
         async with asyncio.timeout(10.0):
             while await connection.scalar(text(f"SELECT count(*) {others}"), {"own": own}):

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from entrypoints.settings import Settings
-from tests.conftest import beside, execute
+from tests.conftest import beside, drop_database, execute
 from tests.e2e.in_process import InProcess
 from tests.security.house import opened, settings_of
 
@@ -19,7 +19,7 @@ async def house_settings(
     await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {migrated_url.rpartition('/')[2].partition('?')[0]}")
     folder: Path = tmp_path_factory.mktemp("house")
     yield settings_of(beside(postgres_url, name), folder)
-    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(postgres_url, name)
 
 
 @pytest.fixture(scope="session")

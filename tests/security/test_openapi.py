@@ -34,7 +34,7 @@ from domain.job import JobWork
 from domain.permission import OF_SCOPE, Permission, Role
 from entrypoints.http.access import PERMISSION_OPTION
 from entrypoints.http.app import API
-from tests.conftest import beside, execute
+from tests.conftest import beside, drop_database, execute
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import SignedIn, another_workspace, caller, sign_in
 from tests.e2e.with_jobs import WithJobs
@@ -113,7 +113,7 @@ async def documented(
         schema = schemathesis.openapi.from_dict(document)
         operations = [one.ok() for one in schema.get_all_operations()]
         yield Documented(service, {(one.method.upper(), one.path): one for one in operations})
-    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await drop_database(postgres_url, name)
 
 
 async def one_of_everything(service: InProcess) -> dict[str, str]:
