@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -49,6 +50,34 @@ def operator(database_url: str, open_pack_dir: Path, tmp_path: Path) -> Operator
         "FACEPASS_LOG_LEVEL": "error",
     }
     return Operator({**bare, **ours}, tmp_path)
+
+
+def test_at_a_terminal_a_password_is_asked_for_twice_and_never_shown(operator: Operator) -> None:
+    ours, theirs = os.openpty()
+    # A session of its own, so that the question does not go to the terminal of whoever runs the tests.
+    command = subprocess.Popen(
+        [sys.executable, "-m", "entrypoints.cli", "bootstrap", "--admin-email", "root@example.org"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=operator.environment,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = ""
+    for asked in ("Password of the administrator: ", "Repeat for confirmation: "):
+        while not said.endswith(asked):
+            said += os.read(ours, 1024).decode()
+        os.write(ours, f"{PASSWORD}\n".encode())
+    with contextlib.suppress(OSError):  # how Linux says that nobody is at the other end any more
+        while more := os.read(ours, 1024):
+            said += more.decode()
+    os.close(ours)
+    assert command.wait(timeout=60) == 0, said
+    assert PASSWORD not in said
+    (root,) = operator.tells("users", "list")
+    assert (root["email"], root["has_password"], root["administrator"]) == ("root@example.org", True, True)
 
 
 def test_an_administrator_is_made_and_accounts_are_looked_after(operator: Operator) -> None:

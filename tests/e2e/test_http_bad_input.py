@@ -36,15 +36,15 @@ def as_format(image: bytes, name: str) -> bytes:
 
 
 def bomb(side: int = 20_000) -> bytes:
-    """A PNG of 400 megapixels in some 400 KB: all black, of one channel, well-formed to the last checksum."""
+    """A PNG of 400 megapixels in some 400 KB: all black, well-formed to the last checksum."""
     packer = zlib.compressobj(9)
-    row = b"\x00" * (1 + side)
+    row = b"\x00" * (1 + side * 3)
     pixels = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
