@@ -115,7 +115,7 @@ class VectorIndexContract(Contract):
             assert_neighbours(found, probe, entries, brute_force(probe, entries)[:20])
 
     async def test_the_first_among_thousands_is_the_exact_one(self, index: VectorIndex, gallery: GalleryId) -> None:
-        entries, probes = crowd(gallery, people=400, each=5, probes=100)
+        entries, probes = crowd(gallery, people=1000, each=5, probes=100)
         await filled(index, entries)
         everybody = np.stack([one.embedding.vector for one in entries])
         place = {reference: number for number, reference in enumerate(references(entries))}

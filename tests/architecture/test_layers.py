@@ -5,6 +5,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -193,3 +194,12 @@ def test_importing_everything_writes_nothing_and_reads_no_environment() -> None:
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["written"] == []
     assert set(seen["read"]) <= {"entrypoints.settings"}
+
+
+def test_every_folder_of_tests_is_run() -> None:
+    chosen = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    tests = {path.parent for path in (ROOT / "tests").rglob("test_*.py")} - {
+        ROOT / "tests" / "example_adapter" / "tests"
+    }
+    listed = {ROOT / name for name in chosen["testpaths"]}
+    assert {folder for folder in tests if not any(folder.is_relative_to(one) for one in listed)} == set()

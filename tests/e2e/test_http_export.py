@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
+from adapters.persistence import audit_log
 from domain.permission import Permission
 from entrypoints.http.access import PERMISSION_OPTION
 from entrypoints.http.routes import people
@@ -59,7 +60,11 @@ async def test_everything_about_a_person_is_in_it_and_nothing_about_others(node:
         assert stranger not in everything
 
 
-async def test_what_was_done_with_them_and_others_together_is_in_it_without_the_others(node: InProcess) -> None:
+@pytest.mark.parametrize("stretch", [1, 3, audit_log.STRETCH])
+async def test_what_was_done_with_them_and_others_together_is_in_it_without_the_others(
+    node: InProcess, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    monkeypatch.setattr(audit_log, "STRETCH", stretch)
     ada, _ = await enrol(node, ADA, "ada")
     ben, bens = await enrol(node, BEN, "ben")
     both = MemoryFaceEmbedder.group(["ada", "ben"])
@@ -75,6 +80,8 @@ async def test_what_was_done_with_them_and_others_together_is_in_it_without_the_
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     entries = [json.loads(line) for line in archive.read("audit.jsonl").splitlines()]
     by_action = {one["action"]: one for one in entries}
+    assert len(entries) == len({json.dumps(one) for one in entries})
+    assert [one["action"] for one in entries].count("reference.enrolled") == 2
     assert by_action["face.searched"]["details"]["people"].count(ada) == 1
     assert by_action["face.searched"]["details"]["people"].count("another person") == 1
     assert by_action["reference.deleted"]["subject_id"] == removed

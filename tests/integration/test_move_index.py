@@ -775,7 +775,7 @@ class TestAnotherNode:
                 rounds = 0
                 resident = f"resident {number}"
                 await one.enrol(resident)
-                while not stopped.is_set() or rounds < 4:
+                while not stopped.is_set():
                     name = f"{number} {rounds}"
                     made = await nodes[rounds % 2].enrol(name)
                     assert [one.searchable for one in made.accepted] == [True]
@@ -787,11 +787,20 @@ class TestAnotherNode:
                     rounds += 1
                     rounds_of[number] = rounds
 
+            async def everybody_goes_round() -> None:
+                since = dict(rounds_of)
+                async with asyncio.timeout(60.0):
+                    while any(rounds_of[number] == since[number] for number in since):  # noqa: ASYNC110 - they have no event
+                        await asyncio.sleep(0.01)
+
             async with asyncio.TaskGroup() as group:
                 for number in range(3):
                     group.create_task(come_and_go(number))
+                await everybody_goes_round()
                 await one.move(NEW)
+                await everybody_goes_round()
                 await one.move(OLD)
+                await everybody_goes_round()
                 # Somebody is in the middle of a picture until the index that they search is long dropped.
                 held = Held(old, first=1)
                 await held.begun.wait()
@@ -799,8 +808,9 @@ class TestAnotherNode:
                 await other.move(NEW)
                 await other.do(DropIndex, name=OLD)
                 held.released.set()
-                assert min(rounds_of.values()) > 0
+                await everybody_goes_round()
                 stopped.set()
+            assert min(rounds_of.values()) > 3
             report = await other.report(NEW)
             assert report.agrees
             assert report.references > 0
