@@ -91,6 +91,19 @@ if due then
 end
 """
 
+# Where Redis has lost who runs a job, what was asked for since lies in the queue as if it did not run, and the end of
+# the run would remove it.
+_KEEP: Final = """
+local queue, running, again = unpack(KEYS)
+local id, lease = unpack(ARGV)
+if redis.call('EXISTS', running) == 1 then return end
+local due = redis.call('ZSCORE', queue, id)
+if due then
+    redis.call('SET', again, due, 'PXAT', string.format('%.0f', due + 86400000))
+end
+redis.call('SET', running, '1', 'PX', lease)
+"""
+
 _HOLD: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -156,6 +169,7 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
         self._retries = retries
         self._put = asking.register_script(_PUT)
         self._again = working.register_script(_PUT_AGAIN)
+        self._keep = working.register_script(_KEEP)
         self._hold = working.register_script(_HOLD)
         self._let_go = working.register_script(_LET_GO)
 
@@ -215,6 +229,7 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
             max_jobs=self._concurrency,
             job_timeout=self._limit + _GRACE,
             health_check_key=self._health_key,
+            on_job_end=self._keep_what_came,
             after_job_end=self._put_again,
             lease=self._lease,
         )
@@ -293,6 +308,11 @@ class ArqJobQueue(JobQueue, SignsOfLife, Ping):
         except PortError:
             raise Retry(defer=1.0) from None
 
+    async def _keep_what_came(self, ctx: dict[str, Any]) -> None:
+        identity: str = ctx["job_id"]
+        keys = [self._queue, in_progress_key_prefix + identity, _again(identity)]
+        await self._keep(keys=keys, args=[identity, round(self._lease * 1000)])
+
     async def _put_again(self, ctx: dict[str, Any]) -> None:
         identity: str = ctx["job_id"]
         keys = [self._queue, job_key_prefix + identity, _again(identity)]
@@ -364,9 +384,11 @@ class _Worker(Worker):
             await self._give_back()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
+        # arq takes what is marked for running, and Redis may have lost the marks.
+        begun = {identity.encode() for identity, task in self.tasks.items() if not task.done()}
         async with self._picking:
             if self.allow_pick_jobs:
-                await super().start_jobs(job_ids)
+                await super().start_jobs([identity for identity in job_ids if identity not in begun])
 
     async def _refuse_late(self, ctx: dict[Any, Any]) -> None:
         """End a job that lost its cancellation on the way to its handler."""

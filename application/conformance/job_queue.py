@@ -373,6 +373,24 @@ class JobQueueContract(Contract):
             before = round_.begun
             await comes_true(lambda: round_.begun > before)
 
+    async def test_what_is_asked_for_again_after_a_loss_outlives_the_run_that_went_on(
+        self, queue: JobQueue, lose_everything: Callable[[], Awaitable[None]]
+    ) -> None:
+        handler = Handler(held={job(1)})
+        await queue.put(job(1))
+        async with running(queue, handler):
+            await comes_true(lambda: handler.started == [job(1)])
+            await lose_everything()
+            await queue.put(job(1))
+            await queue.put(job(2))
+            await comes_true(lambda: job(2) in handler.done)
+            handler.release.set()
+            await comes_true(lambda: handler.done.count(job(1)) == 2)
+            assert handler.twice_at_once == [], "whoever runs a job knows that, whatever was lost"
+            await queue.put(job(3))
+            await comes_true(lambda: job(3) in handler.done)
+            await empties(queue)
+
 
 class Handler:
     """Does jobs as it is told, and remembers them."""
