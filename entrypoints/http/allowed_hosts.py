@@ -1,5 +1,7 @@
 """Under which names the service answers."""
 
+from collections.abc import Awaitable
+
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -18,14 +20,13 @@ def allowed_hosts(app: ASGIApp, settings: Settings) -> ASGIApp:
     if not names and not below:
         return app
 
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+    def middleware(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == ScopeType.HTTP and not scope["path"].startswith("/health"):
             given = [value for name, value in scope["headers"] if name == b"host"]
             host = _without_port(given[0].decode("latin-1").lower()) if len(given) == 1 else ""
             if host not in names and not host.endswith(below or ("\n",)):
-                await refuse(scope, receive, send, 400, "the service does not answer under the name in Host")
-                return
-        await app(scope, receive, send)
+                return refuse(scope, receive, send, 400, "the service does not answer under the name in Host")
+        return app(scope, receive, send)
 
     return middleware
 

@@ -126,10 +126,10 @@ def rate_limit_headers(app: ASGIApp) -> ASGIApp:
     clients know; later drafts have other ones. `-Reset` is when all calls are allowed again.
     """
 
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+    def middleware(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         mine: MutableMapping[str, Any] = scope  # type: ignore[assignment]  # ours beside Litestar's
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and _LEFT in mine:
                 rate, left = mine[_LEFT]
                 message["headers"] = [
@@ -139,9 +139,9 @@ def rate_limit_headers(app: ASGIApp) -> ASGIApp:
                     (b"ratelimit-reset", b"%d" % math.ceil(left.reset_after)),
                     (b"ratelimit-policy", b"%d;w=%d" % (rate.count, rate.seconds)),
                 ]
-            await send(message)
+            return send(message)
 
-        await app(scope, receive, send_with_headers)
+        return app(scope, receive, send_with_headers)
 
     return middleware
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Awaitable
 from typing import Any
 from uuid import uuid4
 
@@ -35,12 +36,12 @@ def request_context(app: ASGIApp) -> ASGIApp:
         mine[REQUEST_ID] = request_id
         status = 0
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, request_id.encode())]
-            await send(message)
+            return send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:

@@ -1,6 +1,6 @@
 """What every answer tells a browser, so that it does no more with it than show it."""
 
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from typing import Any
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,13 +46,12 @@ def security_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
     """
     https_alone = settings.http.hsts
 
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+    def middleware(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         mine: MutableMapping[str, Any] = scope  # type: ignore[assignment]  # ours beside Litestar's
         if mine["type"] != "http":
-            await app(scope, receive, send)
-            return
+            return app(scope, receive, send)
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 given = {name for name, _ in message["headers"]}
                 policy = mine.get(CONTENT_POLICY)
@@ -62,8 +61,8 @@ def security_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
                 if https_alone or mine["scheme"] == "https":
                     wanted.append(_BY_HTTPS_ALONE)
                 message["headers"] = [*message["headers"], *(one for one in wanted if one[0] not in given)]
-            await send(message)
+            return send(message)
 
-        await app(scope, receive, send_with_headers)
+        return app(scope, receive, send_with_headers)
 
     return middleware

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send, WebSocketReceiveMessage
@@ -43,10 +44,10 @@ def slow_bodies(app: ASGIApp, settings: Settings) -> ASGIApp:
             complete = message["type"] != "http.request" or not message.get("more_body", False)
             return message
 
-        async def send_and_note(message: Message) -> None:
+        def send_and_note(message: Message) -> Awaitable[None]:
             nonlocal answered
             answered = True
-            await send(message)
+            return send(message)
 
         try:
             await app(scope, receive_in_time, send_and_note)
