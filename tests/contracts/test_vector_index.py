@@ -281,7 +281,7 @@ async def test_a_large_gallery_is_searched_through_its_own_index_and_misses_nobo
     first = [one[0].reference == other[0].reference for one, other in zip(found, exact, strict=True)]
     assert np.mean(first) >= 0.99
     assert all(len({one.person for one in some}) == 5 for some in found)
-    async with asyncio.timeout(10.0):  # the server counts scans when their connection has been idle for a moment
+    async with asyncio.timeout(30.0):  # the server counts scans when their connection has been idle for a moment
         while not await hnsw_scans(hnsw_engine):  # noqa: ASYNC110 - the condition is in PostgreSQL
             await asyncio.sleep(0.05)
 
@@ -456,12 +456,12 @@ async def test_a_process_starts_while_another_builds_an_index(
 ) -> None:
     await index.upsert([entry(vector, GALLERY) for vector in vectors(2 * SMALL)])
     waits = text("SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'")
-    beside = engine_at(empty_database_url, connections=2, timeout=2.0, autocommit=True)
+    beside = engine_at(empty_database_url, connections=2, timeout=10.0, autocommit=True)
     async with engine.connect() as writer:
         await writer.execution_options(isolation_level="READ COMMITTED")
         await writer.execute(text(f"DELETE FROM {index._table} WHERE person_id IS NULL"))  # a writer, for a build
         building = asyncio.create_task(index.tidy())
-        async with beside.connect() as watcher, asyncio.timeout(10.0):
+        async with beside.connect() as watcher, asyncio.timeout(30.0):
             while not await watcher.scalar(waits):  # noqa: ASYNC110 - the condition is in PostgreSQL
                 await asyncio.sleep(0.01)
         other = await prepared(beside)
@@ -618,7 +618,7 @@ async def test_connections_that_the_server_ended_are_replaced(engine: AsyncEngin
     others = f"FROM pg_stat_activity WHERE {ours} AND pid <> pg_backend_pid()"
     url = engine.url.render_as_string(hide_password=False)
     ending = engine_at(url, connections=1, timeout=10.0, autocommit=True)
-    async with ending.connect() as connection, asyncio.timeout(10.0):
+    async with ending.connect() as connection, asyncio.timeout(30.0):
         await connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
         while await connection.scalar(text(f"SELECT count(*) {others}")):  # noqa: ASYNC110 - in PostgreSQL
             await asyncio.sleep(0.01)

@@ -28,7 +28,7 @@ async def test_a_service_whose_connections_are_all_in_use_is_busy_and_ready(
     database_url: str, tmp_path: Path, open_pack_dir: Path, embedder: FaceEmbedder
 ) -> None:
     settings = settings_for(database_url, tmp_path, open_pack_dir)
-    small = msgspec.structs.replace(settings.database, pool_size=1, timeout=0.5)
+    small = msgspec.structs.replace(settings.database, pool_size=1, timeout=2.0)
     settings = msgspec.structs.replace(settings, database=small)
     async with in_process(settings, StandIns(embedder), work=False) as service:
         database = await service.container.get(Database)
@@ -88,7 +88,7 @@ async def test_searches_and_single_reads_do_not_wait_for_each_other(
 ) -> None:
     settings = msgspec.structs.replace(
         settings_for(database_url, tmp_path, open_pack_dir),
-        database=DatabaseSettings(url=database_url, pool_size=1, timeout=0.5),
+        database=DatabaseSettings(url=database_url, pool_size=1, timeout=2.0),
         vector_index=VectorIndexSettings(url=empty_database_url if apart else None),
     )
     anybody = Embedding(np.eye(1, embedder.space.dimension, dtype=np.float32)[0], embedder.space.id)

@@ -314,7 +314,7 @@ class TestTogether:
         async with begun(database) as slow:
             slow.audit.note(event(OURS))
             await slow.audit.write()  # the head of ours is locked from here on
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(30.0):
                 await written(database, event(THEIRS))
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):

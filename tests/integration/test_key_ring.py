@@ -147,7 +147,7 @@ async def test_a_process_learns_of_a_new_wrapping_key_by_itself(database: Databa
     ring = await opened(database)
     async with ring.followed():
         await add(database, await wrapped_entry(OLD, RingPurpose.WRAP, 1, b"\x03" * 32))
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(30.0):
             while 1 not in ring.wrapping.secrets:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
 

@@ -10,7 +10,7 @@ from adapters.persistence.notices import LINE, SqlListener, SqlNotices
 from application.ports.notices import Topic
 from tests.conftest import execute
 
-SOON = 5.0
+SOON = 20.0
 """Seconds for what takes milliseconds."""
 
 

@@ -202,7 +202,7 @@ async def until_somebody_waits(database: Database) -> None:
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    async with asyncio.timeout(10.0), database.reads.connect() as connection:
+    async with asyncio.timeout(30.0), database.reads.connect() as connection:
         while not await connection.scalar(waiting):  # noqa: ASYNC110 - the condition is in PostgreSQL
             await asyncio.sleep(0.01)
 
@@ -268,7 +268,7 @@ class TestTransaction:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(30.0):
             await request()
         assert database.transactions.pool.checkedout() == 0
 
@@ -428,7 +428,7 @@ class TestPeople:
             this = person.workspace, person.gallery, person.id
             await holder.people.get(*this)
             await holder.people.save(replace(person, metadata={}, version=2))
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(30.0):
                 assert await unit.people.get(*this, lock=False) == person
 
     async def test_saving_replaces_what_can_be_changed(self, begin: Begin, unit: Unit, person: Person) -> None:

@@ -464,7 +464,7 @@ async def end_other_connections(database: Database) -> None:
             "FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user AND pid <> :own"
         )
         await connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"), {"own": own})
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(30.0):
             while await connection.scalar(text(f"SELECT count(*) {others}"), {"own": own}):
                 await connection.rollback()
                 await asyncio.sleep(0.01)

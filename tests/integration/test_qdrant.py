@@ -23,6 +23,9 @@ from tests.integration.qdrant_peer import VERSION, Answer, QdrantPeer, refusing_
 
 GALLERY, OTHER_GALLERY = GalleryId(new_id()), GalleryId(new_id())
 
+PATIENCE = 30.0
+"""Seconds for what is to come to an end."""
+
 
 @pytest.fixture
 async def peer() -> AsyncIterator[QdrantPeer]:
@@ -32,7 +35,7 @@ async def peer() -> AsyncIterator[QdrantPeer]:
 
 @pytest.fixture
 async def index(peer: QdrantPeer) -> AsyncIterator[QdrantVectorIndex]:
-    async with open_qdrant(SPACE, url=peer.url, timeout=1.0) as index:
+    async with open_qdrant(SPACE, url=peer.url, timeout=PATIENCE) as index:
         yield index
 
 
@@ -153,7 +156,7 @@ async def test_a_graph_that_ends_early_is_not_the_end_of_the_search(peer: Qdrant
 
 async def test_crowds_are_searched_in_few_rounds(peer: QdrantPeer) -> None:
     # What two thousand references take on a busy machine is not what is looked at here.
-    async with open_qdrant(SPACE, url=peer.url, timeout=30.0) as index:
+    async with open_qdrant(SPACE, url=peer.url, timeout=PATIENCE) as index:
         crowding = [PersonId(new_id()) for _ in range(10)]
         for place, person in enumerate(crowding):
             await index.upsert([entry(one, GALLERY, person=person) for one in around(axis(place), 200, seed=place)])
@@ -310,13 +313,13 @@ async def test_a_server_that_is_not_there_stops_the_start_and_its_address_stays_
 
 async def test_a_server_that_takes_connections_and_says_nothing_is_given_up() -> None:
     with silent_url() as url:
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(PortUnavailable, match="in time"):
                 async with open_qdrant(SPACE, url=url, timeout=0.3):
                     pass
 
 
-async def test_a_server_that_trickles_is_given_up(peer: QdrantPeer, index: QdrantVectorIndex) -> None:
+async def test_a_server_that_trickles_is_given_up(peer: QdrantPeer) -> None:
     async def trickle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -324,8 +327,8 @@ async def test_a_server_that_trickles_is_given_up(peer: QdrantPeer, index: Qdran
             await response.write(b" ")
             await asyncio.sleep(0.05)
 
-    peer.instead["POST /points/query"] = trickle
-    async with asyncio.timeout(10.0):
+    async with open_qdrant(SPACE, url=peer.url, timeout=1.0) as index, asyncio.timeout(PATIENCE):
+        peer.instead["POST /points/query"] = trickle
         with pytest.raises(PortUnavailable, match="in time"):
             await index.search(embedding(axis(0)), gallery=GALLERY, people=1)
 
@@ -337,7 +340,7 @@ async def test_a_ping_answers_within_its_two_seconds_whatever_the_timeout(peer: 
     async with open_qdrant(SPACE, url=peer.url, timeout=3600.0) as index:
         await index.ping()
         peer.instead["GET /exists"] = never
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(PortUnavailable, match="in time"):
                 await index.ping()
 
@@ -354,12 +357,16 @@ async def test_a_ping_misses_a_collection_that_was_dropped(peer: QdrantPeer, ind
 
 
 async def test_a_server_that_stops_and_one_that_is_killed_in_the_middle() -> None:
-    async with served() as (process, url), open_qdrant(SPACE, url=url, timeout=1.0) as index:
+    async with (
+        served() as (process, url),
+        open_qdrant(SPACE, url=url, timeout=PATIENCE) as index,
+        open_qdrant(SPACE, url=url, timeout=1.0) as hasty,
+    ):
         one = entry(axis(0), GALLERY)
         await index.upsert([one])
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(PortUnavailable, match="in time"):
-            await index.search(one.embedding, gallery=GALLERY, people=1)
+            await hasty.search(one.embedding, gallery=GALLERY, people=1)
         process.send_signal(signal.SIGCONT)
         assert len(await index.search(one.embedding, gallery=GALLERY, people=1)) == 1
         process.send_signal(signal.SIGSTOP)

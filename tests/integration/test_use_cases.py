@@ -396,7 +396,7 @@ class TestIndex:
 
         async def delete() -> None:
             deletions.append(asyncio.create_task(core.do(DeletePerson, person=ada.id)))
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(30.0):
                 while not (deletions[0].done() or await core.somebody_waits()):  # noqa: ASYNC110 - it is in PostgreSQL
                     await asyncio.sleep(0.01)
 
@@ -540,7 +540,7 @@ class TestReconciling:
 
 async def test_a_person_is_shown_beside_a_call_that_changes_them(core: Core) -> None:
     ada = await core.person("ada")
-    async with core.container(scope=Scope.REQUEST) as unit, asyncio.timeout(5.0):
+    async with core.container(scope=Scope.REQUEST) as unit, asyncio.timeout(30.0):
         gallery = await (await unit.get(GalleryRepository)).get(core.workspace, GALLERY)
         await (await unit.get(PersonRepository)).get(core.workspace, gallery.id, ada.id)
         assert (await core.do(GetPerson, person=ada.id)).person == ada

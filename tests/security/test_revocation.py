@@ -33,7 +33,7 @@ async def nodes(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[InProc
 
 async def listens(node: InProcess, *, up: bool = True) -> None:
     listener = await node.container.get(SqlListener)
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(30.0):
         while listener.listening is not up:  # noqa: ASYNC110 - what is awaited has no event to set
             await asyncio.sleep(0.005)
 
