@@ -1,5 +1,6 @@
 """What a face looks like to a model, and in which space that can be compared."""
 
+import math
 from dataclasses import dataclass
 from typing import NewType, Self, final
 
@@ -46,9 +47,12 @@ class Embedding:
     def __init__(self, vector: NDArray[np.floating], space: SpaceId) -> None:
         """Copy `vector`, shape (D,). Raises `InvalidValue` unless it is finite and of length 1 to `UNIT_TOLERANCE`."""
         copied = np.array(vector, dtype=np.float32, copy=True)
-        if copied.ndim != 1 or not np.isfinite(copied).all():
+        if copied.ndim != 1:
             raise InvalidValue("an embedding is one finite vector", field="embedding")
-        length = float(np.linalg.norm(copied.astype(np.float64)))
+        wide = copied.astype(np.float64)
+        length = math.sqrt(wide @ wide)  # which no number makes finite that is not
+        if not math.isfinite(length):
+            raise InvalidValue("an embedding is one finite vector", field="embedding")
         if abs(length - 1.0) > UNIT_TOLERANCE:
             raise InvalidValue(f"an embedding has length 1, this one has {length:.4f}", field="embedding")
         # This turns -0.0 into 0.0: the two are equal, so their bytes and hashes must be.

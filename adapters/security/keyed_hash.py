@@ -12,10 +12,15 @@ class HmacKeyedHash(KeyedHash):
     def __init__(self, secret: Secret) -> None:
         self._secret = secret
         # Purposes are names in our code, never a client's words: there are as many as there are callers.
-        self._keys: dict[str, bytes] = {}
+        self._begun: dict[str, hmac.HMAC] = {}
 
     def digest(self, purpose: str, data: bytes) -> bytes:
-        key = self._keys.get(purpose)
-        if key is None:
-            key = self._keys[purpose] = self._secret.derive(f"hash/{purpose}")
-        return hmac.digest(key, data, "sha256")
+        begun = self._begun.get(purpose)
+        if begun is None:
+            key = self._secret.derive(f"hash/{purpose}")
+            begun = self._begun[purpose] = hmac.new(key, digestmod="sha256")
+        # A copy of what has taken the key in already, and short data: the interpreter is not let go, as `hmac.digest`
+        # does each time, for a thread of inference to take it.
+        digest = begun.copy()
+        digest.update(data)
+        return digest.digest()
