@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Final, TypeVar, final
 
 from application.ports.errors import PortBusy, PortUnavailable
@@ -43,6 +44,7 @@ class InferenceExecutor:
         self._port = port
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="inference")
         self._in_flight = 0
+        self._counting = Lock()
         self._duration = 0.0
         self._closed = False
 
@@ -61,8 +63,9 @@ class InferenceExecutor:
             raise self._busy("its queue is full")
         loop = asyncio.get_running_loop()
         future = self._pool.submit(self._timed, work)
-        self._in_flight += 1
-        future.add_done_callback(lambda _: _call_soon(loop, self._done))
+        with self._counting:
+            self._in_flight += 1
+        future.add_done_callback(self._ended)
         overdue = _Overdue(future)
         timer = loop.call_later(self._wait_limit, overdue)
         try:
@@ -92,8 +95,10 @@ class InferenceExecutor:
         finally:
             self._duration += _SMOOTHING * (time.monotonic() - start - self._duration)
 
-    def _done(self) -> None:
-        self._in_flight -= 1
+    def _ended(self, _: object) -> None:
+        # In the thread that did it: the event loop is woken once, with the result, and not for this as well.
+        with self._counting:
+            self._in_flight -= 1
 
     def _busy(self, what: str) -> PortBusy:
         expected = self._in_flight / self.threads * self._duration
@@ -109,8 +114,3 @@ class _Overdue:
 
     def __call__(self) -> None:
         self.dropped = self._future.cancel()
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback)
