@@ -1,6 +1,7 @@
 """`facepass serve`."""
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -23,6 +24,11 @@ from entrypoints.wiring.startup import started
 
 _FEWEST_CONNECTIONS = 2
 """Of one pool: below, calls of one process wait for each other's transactions."""
+
+_COLLECT_AFTER = 10_000
+"""Objects that are made, less those that went, between two looks for circles among them; Python looks after 700. With
+this, and what the start has made set aside, sixteen rounds in turn: 1.01 times the verifications of four clients, 0.99
+of the event loop's processor time."""
 
 
 @click.command()
@@ -113,6 +119,7 @@ async def _serve(settings: Settings, door: socket.socket | None, ready: Callable
             while not server.started and not listening.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
                 await asyncio.sleep(0.01)
             if server.started:
+                _collect_rarely()
                 ready(server)
             await listening
 
@@ -131,6 +138,13 @@ def config_of(app: Litestar, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # the application does it, for the proxies that the settings name
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+
+
+def _collect_rarely() -> None:
+    """Look for circles of objects no more among what the start has made, and more rarely among what calls make."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 async def _listen(server: uvicorn.Server, settings: Settings, door: socket.socket | None) -> None:
