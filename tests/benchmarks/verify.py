@@ -18,8 +18,8 @@ from tests.benchmarks.processor import Spent, spent
 from tests.benchmarks.rows import Row, unmeasured
 from tests.benchmarks.throwaway import throwaway
 
-PHOTOS = 400
-ROUNDS = 6
+PHOTOS = 120
+ROUNDS = 20
 CLIENTS = 4
 CEILING = 160.0
 """Images a second of the pipeline alone, for which the bar of images a second holds; it shrinks with the machine."""
