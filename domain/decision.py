@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.calibration import Calibration, identification_rate, per_comparison_rate
-from domain.gallery import Policy
+from domain.gallery import DEFAULT_TARGET_FMR, DEFAULT_TARGET_FPIR, Policy
 
 UNCERTAIN_FMR = 1e-2
 """Below the threshold of this rate a verification is `no_match`; between it and the target, `uncertain`."""
@@ -118,7 +118,7 @@ def verification_criterion(
             uncertain_from=None,
             uncertain_reason=DecisionReason.BETWEEN_THRESHOLDS,
         )
-    target, source = _target(target_fmr, policy.target_fmr, Policy().target_fmr)
+    target, source = _target(target_fmr, policy.target_fmr, DEFAULT_TARGET_FMR)
     found = calibration.threshold_at(per_comparison_rate(target, references))
     begins = calibration.threshold_at(per_comparison_rate(max(UNCERTAIN_FMR, target), references))
     return Criterion(
@@ -158,7 +158,7 @@ def search_criterion(
             uncertain_from=None,
             uncertain_reason=DecisionReason.BELOW_SEARCH_THRESHOLD,
         )
-    target, source = _target(target_fpir, policy.target_fpir, Policy().target_fpir)
+    target, source = _target(target_fpir, policy.target_fpir, DEFAULT_TARGET_FPIR)
     verification = verification_criterion(calibration, policy=policy)
     floor = verification.threshold
     found = calibration.threshold_at(per_comparison_rate(target, references))
