@@ -1,7 +1,7 @@
 from typing import Any, final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, exists, insert, literal, select, update
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import page, stretch
@@ -56,6 +56,10 @@ class SqlApiKeyRepository(ApiKeyRepository):
             listed = listed.where(API_KEYS.c.galleries.op("<@", is_comparison=True)(limits))
         found = await self._connection.execute(stretch(listed, API_KEYS.c.id, limit=limit, after=after))
         return page(found.all(), to_api_key, limit=limit)
+
+    async def is_replaced(self, key: ApiKey) -> bool:
+        after = exists().where(API_KEYS.c.workspace_id == key.workspace, API_KEYS.c.rotated_from == key.id)
+        return bool((await self._connection.execute(select(after))).scalar_one())
 
     async def save(self, key: ApiKey) -> None:
         saved = await self._connection.execute(

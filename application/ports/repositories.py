@@ -266,6 +266,10 @@ class ApiKeyRepository(Protocol):
         """Return up to `limit` keys behind `after`; with `within`, those alone that are limited to such galleries."""
 
     @abstractmethod
+    async def is_replaced(self, key: ApiKey) -> bool:
+        """Tell whether another key was made in the place of this one."""
+
+    @abstractmethod
     async def save(self, key: ApiKey) -> None:
         """Keep when one that was read with `lock` ends: `expires_at` and `revoked_at`. Raises `ApiKeyNotFound`."""
 

@@ -140,17 +140,25 @@ async def test_a_key_that_rotates_another_is_not_outlived_by_what_it_gets(servic
         assert new.json()["expires_at"] == short["expires_at"]
 
 
-async def test_a_rotated_key_has_no_say_over_those_in_its_place(service: InProcess) -> None:
+async def test_a_rotated_key_has_no_say_over_any_but_itself(service: InProcess) -> None:
     leaked = await made(service.client, scopes=["manage", "read"])
     second = (await service.client.post(f"/api-keys/{leaked['id']}/rotate", json={})).json()
     third = (await service.client.post(f"/api-keys/{second['id']}/rotate", json={})).json()
+    other = await made(service.client)
     async with keyed(service, leaked) as client:
-        for one in (second, third):
+        for one in (leaked, second, third, other):
             is_problem(await client.post(f"/api-keys/{one['id']}/rotate", json={}), 403, "scope_missing")
+        for one in (second, third, other):
             is_problem(await client.delete(f"/api-keys/{one['id']}"), 403, "scope_missing")
+        # Else it would make one that has a say.
+        is_problem(await client.post("/api-keys", json={"name": "x", "scopes": ["manage"]}), 403, "scope_missing")
+        assert (await client.get("/galleries")).status_code == 200
     async with keyed(service, third) as client:
         assert (await client.get("/galleries")).status_code == 200
+        assert (await client.delete(f"/api-keys/{other['id']}")).status_code == 204
+    async with keyed(service, leaked) as client:
         assert (await client.delete(f"/api-keys/{leaked['id']}")).status_code == 204
+        is_problem(await client.get("/galleries"), 401, "credential_invalid")
 
 
 async def test_members_give_what_their_role_may_give(service: InProcess) -> None:

@@ -5,10 +5,10 @@ from typing import final
 
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
-from application.ports.repositories import GalleryRepository
+from application.ports.repositories import ApiKeyRepository, GalleryRepository
 from application.ports.transaction import Transaction
 from application.use_cases.keys.issue_key import IssuedKey, IssueKey
-from application.use_cases.keys.within import expiry_within, limits_within, require_scopes_within
+from application.use_cases.keys.within import expiry_within, limits_within, require_not_replaced, require_scopes_within
 from domain.audit import AuditAction, AuditEvent
 from domain.credential import Principal
 from domain.errors import InvalidValue
@@ -23,10 +23,11 @@ class CreateApiKey:
     """Make an API key of the workspace, which is shown this once and kept as a keyed hash alone.
 
     It may do no more than whoever makes it: of their scopes, in their galleries, and not for longer. With `galleries`
-    it is for these alone: all others are not there for it.
+    it is for these alone: all others are not there for it. A key that was rotated makes none.
     """
 
     issue: IssueKey
+    keys: ApiKeyRepository
     galleries: GalleryRepository
     audit: AuditTrail
     transaction: Transaction
@@ -43,6 +44,7 @@ class CreateApiKey:
         expires_at: datetime | None = None,
     ) -> IssuedKey:
         require_scopes_within(scopes, maker)
+        await require_not_replaced(maker, self.keys)
         if galleries is not None and not galleries:
             raise InvalidValue("name a gallery at least, or leave it out for all of them", field="galleries")
         limits = None

@@ -17,7 +17,7 @@ from domain.workspace import WorkspaceId
 class RevokeApiKey:
     """End an API key for good, at once, on every node. It stays in the list; revoking it again changes nothing.
 
-    A key that was rotated does not revoke those in its place.
+    A key that was rotated revokes none but itself.
     """
 
     keys: ApiKeyRepository
@@ -29,7 +29,8 @@ class RevokeApiKey:
     async def __call__(self, *, workspace: WorkspaceId, revoker: Principal, key: ApiKeyId) -> None:
         found = require_seen(await self.keys.get(workspace, key, lock=True), revoker)
         require_scopes_within(found.scopes, revoker)
-        await require_not_replaced(found, revoker, self.keys)
+        if key != revoker.key:
+            await require_not_replaced(revoker, self.keys)
         if found.revoked_at is not None:
             return
         await self.keys.save(replace(found, revoked_at=self.clock.now()))

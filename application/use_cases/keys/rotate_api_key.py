@@ -21,8 +21,8 @@ class RotateApiKey:
     """Make another key with the same name, scopes, galleries and expiry, which is shown this once.
 
     The old one is good for an overlap of a day, or as long as `overlap_seconds` says: 0 ends it at once, 30 days are
-    the most. It never lasts longer by it. The new one outlives neither the old one nor the key that rotates it, and a
-    key that was rotated does not rotate those in its place.
+    the most. It never lasts longer by it. The new one outlives neither the old one nor the key that rotates it. A key
+    that was rotated rotates none any more, itself neither.
     """
 
     keys: ApiKeyRepository
@@ -42,7 +42,7 @@ class RotateApiKey:
             )
         old = require_seen(await self.keys.get(workspace, key, lock=True), rotator)
         require_scopes_within(old.scopes, rotator)
-        await require_not_replaced(old, rotator, self.keys)
+        await require_not_replaced(rotator, self.keys)
         now = self.clock.now()
         if not old.usable(now):
             raise ApiKeyRevoked("this API key was revoked or has expired: make a new one")

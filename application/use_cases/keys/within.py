@@ -43,18 +43,16 @@ def expiry_within(expires_at: datetime | None, maker: Principal, *, now: datetim
     return expires_at
 
 
-async def require_not_replaced(by: ApiKey, maker: Principal, keys: ApiKeyRepository) -> None:
-    """Raise `ScopeMissing` where the maker is a key that was rotated, and this one has come in its place.
+async def require_not_replaced(maker: Principal, keys: ApiKeyRepository) -> None:
+    """Raise `ScopeMissing` where whoever makes, rotates or revokes a key is one that has another in its place.
 
-    Whoever has a key that leaked must not end or take over the one that was made against that.
+    It was rotated because it may have leaked: whoever has it must neither end the new one nor make others that would.
     """
-    if maker.key is None:
+    if maker.key is None or maker.workspace is None:
         return
-    before = by.rotated_from
-    while before is not None:
-        if before == maker.key:
-            raise ScopeMissing("this API key was rotated: it neither rotates nor revokes what is in its place")
-        before = (await keys.get(by.workspace, before)).rotated_from
+    own = await keys.get(maker.workspace, maker.key)
+    if own.revoked_at is not None or await keys.is_replaced(own):
+        raise ScopeMissing("this API key was rotated or revoked: it makes, rotates and revokes no other ones")
 
 
 def require_seen(key: ApiKey, viewer: Principal) -> ApiKey:
