@@ -119,7 +119,7 @@ async def test_two_credentials_at_once_are_refused(service: InProcess) -> None:
 
 
 async def test_members_are_added_by_id_and_never_by_address(service: InProcess) -> None:
-    admin = await member(service, Role.ADMIN)
+    admin = await sign_in(service.container, roles={service.workspace: Role.ADMIN}, administrator=True)
     one, another, gone = [await sign_in(service.container) for _ in range(3)]
     members = f"/workspaces/{service.workspace}/members"
     async with caller(service, admin.headers) as client, caller(service, one.headers) as added:
@@ -145,8 +145,31 @@ async def test_members_are_added_by_id_and_never_by_address(service: InProcess) 
         assert users == sorted(map(str, (admin.user, one.user, another.user)))
 
 
+async def test_a_user_is_added_by_id_by_whoever_sees_them_among_other_members(service: InProcess) -> None:
+    owner = await member(service, Role.OWNER)
+    stranger = await sign_in(service.container)
+    seen = await another_workspace(service.container, owner.user)
+    unseen = await another_workspace(service.container)
+    colleague = await sign_in(service.container, roles={seen: Role.VIEWER})
+    viewed = await sign_in(service.container, roles={unseen: Role.OWNER})
+    mine = await sign_in(service.container, roles={service.workspace: Role.ADMIN, unseen: Role.OPERATOR})
+    members = f"/workspaces/{service.workspace}/members"
+    async with caller(service, owner.headers) as owning, caller(service, mine.headers) as client:
+        told = []
+        # Nobody's id, a stranger's, and one's of a workspace whose members the giver does not see are answered alike.
+        for giving, users in ((owning, (NOBODY, stranger.user, viewed.user)), (client, (viewed.user, colleague.user))):
+            for user in users:
+                answer = await giving.post(members, json={"user_id": str(user), "role": "viewer"})
+                told.append(is_problem(answer, 404, "user_not_found")["detail"])
+        assert len(set(told)) == 1
+        assert "invite" in told[0]
+        answer = await owning.post(members, json={"user_id": str(colleague.user), "role": "operator"})
+        assert (answer.status_code, answer.json()["email"]) == (201, colleague.email)
+        assert await role_of(owning, service.workspace, viewed.user) is None
+
+
 async def test_a_deleted_user_is_not_added(service: InProcess, database_url: str) -> None:
-    admin = await member(service, Role.ADMIN)
+    admin = await sign_in(service.container, roles={service.workspace: Role.ADMIN}, administrator=True)
     gone = await sign_in(service.container)
     await execute(database_url, f"UPDATE users SET deleted_at = now() WHERE id = '{gone.user}'")  # noqa: S608 - an id of ours
     async with caller(service, admin.headers) as client:

@@ -88,14 +88,13 @@ async def test_a_lost_role_is_lost_on_every_node(nodes: tuple[InProcess, InProce
 
 async def somebody(node: InProcess) -> dict[str, str]:
     """Make an account with a password in the node's workspace; return its id and the tokens of a login."""
-    async with caller(node, (await sign_in(node.container, administrator=True)).headers) as root:
+    owner = await sign_in(node.container, roles={node.workspace: Role.OWNER}, administrator=True)
+    async with caller(node, owner.headers) as root:
         made = await root.post("/users", json={"email": "ada@example.org", "password": PASSWORD})
-    user: str = made.json()["user"]["id"]
-    owner = await sign_in(node.container, roles={node.workspace: Role.OWNER})
-    async with caller(node, owner.headers) as owning:
-        added = await owning.post(f"/workspaces/{node.workspace}/members", json={"user_id": user, "role": "viewer"})
+        user: str = made.json()["user"]["id"]
+        added = await root.post(f"/workspaces/{node.workspace}/members", json={"user_id": user, "role": "viewer"})
         assert added.status_code == 201, added.text
-        tokens = await owning.post("/auth/login", json={"email": "ada@example.org", "password": PASSWORD})
+        tokens = await root.post("/auth/login", json={"email": "ada@example.org", "password": PASSWORD})
     return {"user": user, **tokens.json()}
 
 

@@ -294,17 +294,23 @@ async def test_a_deleted_user_comes_back_without_the_old_link(accounts: Accounts
     is_problem(reset, 422, "link_invalid")
 
 
+async def joined(accounts: Accounts, owner: Tokens, workspace: str, email: str) -> str:
+    """Invite somebody, who registers and is a viewer; return their id."""
+    made = await accounts.call("POST", f"/workspaces/{workspace}/invitations", owner, json={"role": "viewer"})
+    registered = await accounts.register(email, invitation=made.json()["token"])
+    assert registered.status_code == 201, registered.text
+    user: str = registered.json()["id"]
+    return user
+
+
 async def test_the_last_owner_of_others_is_not_deleted(accounts: Accounts, root: Tokens) -> None:
     tokens = await accounts.member("bea@example.org")
     me = (await accounts.call("GET", "/auth/me", tokens)).json()
     owner, workspace = me["user"]["id"], me["memberships"][0]["workspace_id"]
-    other = (await created(accounts, root, "two@example.org"))["user"]["id"]
     members = f"/workspaces/{workspace}/members"
-    added = await accounts.call("POST", members, tokens, json={"user_id": other, "role": "viewer"})
-    assert added.status_code == 201, added.text
+    other = await joined(accounts, tokens, workspace, "two@example.org")
     is_problem(await accounts.call("DELETE", f"/users/{owner}", root), 409, "last_owner")
     assert (await accounts.call("PATCH", f"{members}/{other}", tokens, json={"role": "owner"})).status_code == 200
-    viewer = (await created(accounts, root, "three@example.org"))["user"]["id"]
-    await accounts.call("POST", members, tokens, json={"user_id": viewer, "role": "viewer"})
+    await joined(accounts, tokens, workspace, "three@example.org")
     both = await asyncio.gather(*(accounts.call("DELETE", f"/users/{user}", root) for user in (owner, other)))
     assert sorted(answer.status_code for answer in both) == [204, 409]
