@@ -72,6 +72,12 @@ class SqlLinkRepository(LinkRepository):
             delete(ONE_TIME_LINKS).where(columns.user_id == user, columns.purpose == LinkPurpose.PASSWORD)
         )
 
+    async def withdraw_of(self, user: UserId) -> None:
+        columns = ONE_TIME_LINKS.c
+        await self._connection.execute(
+            delete(ONE_TIME_LINKS).where(columns.made_by == user, columns.purpose == LinkPurpose.PASSWORD)
+        )
+
     def _digest(self, email: str | None) -> bytes | None:
         return None if email is None else email_digest(self._keyed_hash, email)
 

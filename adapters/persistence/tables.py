@@ -154,7 +154,8 @@ ONE_TIME_LINKS = Table(
     Column("used_at", _TIME),
     # What it is listed and withdrawn by: a digest is for nobody to see.
     Column("id", Uuid, nullable=False),
-    # Whose role an invitation hangs on; null: the command line's, which hangs on none.
+    # Whose role an invitation hangs on, and whose administering a link for a password; null: the command line's, which
+    # hangs on nobody.
     Column("made_by", Uuid, ForeignKey("users.id", ondelete="CASCADE")),
     UniqueConstraint("id"),
     Index(None, "made_by", postgresql_where=text("made_by IS NOT NULL")),

@@ -101,7 +101,10 @@ class Link:
     id: LinkId
     purpose: LinkPurpose
     made_by: UserId | None = None
-    """Who invites, as long as they may give `role`; None: the command line, or an administrator."""
+    """Who invites, as long as they may give `role`, or whose link for a password it is, as long as they administer.
+
+    None: the command line.
+    """
     user: UserId | None = None
     """Whose password it sets."""
     workspace: WorkspaceId | None = None
@@ -135,6 +138,10 @@ class LinkRepository(Protocol):
     @abstractmethod
     async def withdraw(self, user: UserId) -> None:
         """Make a user's links for a password good no longer."""
+
+    @abstractmethod
+    async def withdraw_of(self, user: UserId) -> None:
+        """Make the links for anybody's password that a user made good no longer."""
 
 
 class InvitationRepository(Protocol):

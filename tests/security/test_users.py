@@ -2,12 +2,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from dishka import Scope
 
 from application.use_cases.accounts.make_link import MakeLink
 from domain.permission import Role
+from domain.user import UserId
+from tests.conftest import execute
 from tests.e2e.wire import is_problem
 from tests.security.accounts import OTHER_PASSWORD, PASSWORD, ROOT, Accounts, Tokens, accounts_of
 
@@ -292,6 +295,69 @@ async def test_a_deleted_user_comes_back_without_the_old_link(accounts: Accounts
     assert (await accounts.call("POST", f"/users/{user}/restore", root)).status_code == 200
     reset = await accounts.call("POST", "/auth/password/reset", json={"token": link, "password": OTHER_PASSWORD})
     is_problem(reset, 422, "link_invalid")
+
+
+@pytest.fixture
+async def two(accounts: Accounts, root: Tokens) -> tuple[str, Tokens]:
+    """A second administrator: their id and tokens."""
+    made = await created(accounts, root, "two@example.org", administrator=True, password=PASSWORD)
+    return made["user"]["id"], await accounts.signed_in("two@example.org")
+
+
+async def links_by(accounts: Accounts, maker: Tokens) -> list[str]:
+    """Make a link in each way that there is; return their tokens."""
+    bea = await created(accounts, maker, "bea@example.org", password_link=True)
+    items = [{"email": "cyd@example.org", "password_link": True}]
+    (cyd,) = (await accounts.call("POST", "/users/bulk", maker, json={"items": items})).json()["items"]
+    dee = (await created(accounts, maker, "dee@example.org"))["user"]["id"]
+    return [bea["link"]["token"], cyd["link"]["token"], await link_of(accounts, maker, dee)]
+
+
+async def are_refused(accounts: Accounts, links: list[str]) -> None:
+    for token in links:
+        is_problem(await accounts.call("POST", "/auth/link", json={"token": token}), 422, "link_invalid")
+        body = {"token": token, "password": PASSWORD}
+        is_problem(await accounts.call("POST", "/auth/password/reset", json=body), 422, "link_invalid")
+
+
+async def test_a_link_for_a_password_is_good_no_longer_than_its_maker_administers(
+    accounts: Accounts, two: tuple[str, Tokens], database_url: str
+) -> None:
+    user, tokens = two
+    links = await links_by(accounts, tokens)
+    for lost, again in (("administrator = false", "administrator = true"), ("deleted_at = now()", "deleted_at = NULL")):
+        # Whatever way it is lost: by a statement of the database's owner too, and by one while a link is being made.
+        await execute(database_url, f"UPDATE users SET {lost} WHERE id = '{user}'")  # noqa: S608 - words and an id of ours
+        await are_refused(accounts, links)
+        await execute(database_url, f"UPDATE users SET {again} WHERE id = '{user}'")  # noqa: S608 - the same
+    for token in links:
+        body = {"token": token, "password": PASSWORD}
+        assert (await accounts.call("POST", "/auth/password/reset", json=body)).status_code == 204
+
+
+async def test_who_administers_again_finds_none_of_the_old_links_good(
+    accounts: Accounts, root: Tokens, two: tuple[str, Tokens]
+) -> None:
+    user, tokens = two
+    links = await links_by(accounts, tokens)
+    for administrator in (False, True):
+        changed = await accounts.call("PATCH", f"/users/{user}", root, json={"administrator": administrator})
+        assert changed.status_code == 200, changed.text
+    await are_refused(accounts, links)
+    bea = (await accounts.call("GET", "/users?email=bea@example.org", root)).json()["items"][0]["id"]
+    links = [await link_of(accounts, tokens, bea)]
+    assert (await accounts.call("DELETE", f"/users/{user}", root)).status_code == 204
+    assert (await accounts.call("POST", f"/users/{user}/restore", root)).status_code == 200
+    await are_refused(accounts, links)
+
+
+async def test_a_link_of_the_command_line_hangs_on_nobody(accounts: Accounts, root: Tokens) -> None:
+    user = (await created(accounts, root, "bea@example.org"))["user"]["id"]
+    async with accounts.service.container(scope=Scope.REQUEST) as unit:
+        made = await (await unit.get(MakeLink))(user=UserId(UUID(user)))
+    body = {"token": made.token, "password": PASSWORD}
+    assert (await accounts.call("POST", "/auth/link", json={"token": made.token})).status_code == 200
+    assert (await accounts.call("POST", "/auth/password/reset", json=body)).status_code == 204
 
 
 async def joined(accounts: Accounts, owner: Tokens, workspace: str, email: str) -> str:

@@ -50,7 +50,7 @@ class CreateUser:
     ids: IdGenerator
     clock: Clock
 
-    async def __call__(self, new: NewUser) -> CreatedUser:
+    async def __call__(self, new: NewUser, *, made_by: UserId | None = None) -> CreatedUser:
         email, name = checked_email(new.email), checked_name(new.name)
         hashed = None if new.password is None else await self.new_password(new.password, email=email)
         now = self.clock.now()
@@ -75,7 +75,7 @@ class CreateUser:
         )
         link = None
         if new.password_link:
-            link = await self.new_link(LinkPurpose.PASSWORD, user=user.id)
+            link = await self.new_link(LinkPurpose.PASSWORD, made_by=made_by, user=user.id)
             self.audit.note(AuditEvent(workspace=INSTANCE, action=AuditAction.USER_LINK_MADE, subject=user.id))
         await self.transaction.commit()
         return CreatedUser(user=user, link=link)

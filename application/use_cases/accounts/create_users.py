@@ -6,6 +6,7 @@ from typing import final
 from application.use_cases.accounts.create_user import CreatedUser, CreateUser, NewUser
 from application.use_cases.batch import each
 from domain.errors import FacepassError
+from domain.user import UserId
 
 Creation = Callable[[], AbstractAsyncContextManager[CreateUser]]
 """Opens a unit of work of its own, with a transaction of its own, and closes it."""
@@ -18,9 +19,11 @@ class CreateUsers:
 
     creation: Creation
 
-    async def __call__(self, users: Sequence[NewUser]) -> Sequence[CreatedUser | FacepassError]:
-        return await each(users, self._one)
+    async def __call__(
+        self, users: Sequence[NewUser], *, made_by: UserId | None = None
+    ) -> Sequence[CreatedUser | FacepassError]:
+        async def one(user: NewUser) -> CreatedUser:
+            async with self.creation() as create:
+                return await create(user, made_by=made_by)
 
-    async def _one(self, user: NewUser) -> CreatedUser:
-        async with self.creation() as create:
-            return await create(user)
+        return await each(users, one)

@@ -16,6 +16,8 @@ from domain.user import UserId
 class DeleteUser:
     """Delete an account: it cannot sign in, and its sessions and one-time links end at once, on every node.
 
+    So do the links that it made.
+
     It is kept and can be restored, and its address stays taken. The last administrator cannot be deleted, nor
     the last owner of a workspace that has other members.
     """
@@ -37,6 +39,7 @@ class DeleteUser:
         await self.users.save(replace(found, deleted_at=now, updated_at=now, version=found.version + 1))
         await self.sessions.end(user, now=now)
         await self.links.withdraw(user)
+        await self.links.withdraw_of(user)
         await self.invitations.withdraw_of(user)
         await self.notices.tell(Topic.CREDENTIALS)
         self.audit.note(AuditEvent(workspace=INSTANCE, action=AuditAction.USER_DELETED, subject=user))

@@ -17,9 +17,10 @@ from domain.workspace import WorkspaceId
 class MakeLink:
     """Make a one-time link, to be handed over in whatever way one trusts: no mail is sent.
 
-    For a user it sets their password, once, within 24 hours; an earlier one is good no longer. Without a user it is an
-    invitation, good once within seven days: to register where that is by invitation, and to become a member of
-    `workspace` as `role` where these are named. With `email` nobody of another address can use it.
+    For a user it sets their password, once, within 24 hours, and only as long as whoever made it is an administrator;
+    an earlier one is good no longer. Without a user it is an invitation, good once within seven days: to register where
+    that is by invitation, and to become a member of `workspace` as `role` where these are named. With `email` nobody of
+    another address can use it.
     """
 
     users: UserRepository
@@ -37,7 +38,7 @@ class MakeLink:
         email: str | None = None,
     ) -> MadeLink:
         if user is not None:
-            made = await self._for_password(user)
+            made = await self._for_password(user, made_by)
         else:
             address = None if email is None else checked_email(email)
             made = await self.new_link(
@@ -52,9 +53,9 @@ class MakeLink:
         await self.transaction.commit()
         return made
 
-    async def _for_password(self, user: UserId) -> MadeLink:
+    async def _for_password(self, user: UserId, made_by: UserId | None) -> MadeLink:
         found = await self.users.get(user, lock=True)
         if found.deleted_at is not None:
             raise UserNotFound("no such user, or deleted: restore them first")
         self.audit.note(AuditEvent(workspace=INSTANCE, action=AuditAction.USER_LINK_MADE, subject=user))
-        return await self.new_link(LinkPurpose.PASSWORD, user=user)
+        return await self.new_link(LinkPurpose.PASSWORD, made_by=made_by, user=user)

@@ -7,6 +7,7 @@ from application.ports.clock import Clock
 from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Notices, Topic
 from application.ports.transaction import Transaction
+from application.use_cases.accounts.link_maker import require_maker_administers
 from application.use_cases.accounts.new_link import link_digest
 from application.use_cases.accounts.new_password import NewPassword
 from application.use_cases.audit.origin import current_origin, done_for
@@ -61,6 +62,7 @@ class ResetPassword:
         )
         if link.user is None:
             raise LinkInvalid("this link sets nobody's password")
+        await require_maker_administers(self.users, link)
         user = await self.users.get(link.user, lock=True)
         if user.deleted_at is not None:
             raise LinkInvalid("this link was used, has expired, or is for somebody else: ask for another")

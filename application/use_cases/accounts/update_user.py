@@ -1,7 +1,7 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from application.ports.accounts import UserRepository
+from application.ports.accounts import LinkRepository, UserRepository
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.notices import Notices, Topic
@@ -16,10 +16,12 @@ from domain.user import User, UserId, checked_email, checked_name
 class UpdateUser:
     """Change an account's email address, name, or whether it is an administrator; what is left out stays.
 
-    The last administrator stays one. With `If-Match` the change is made only to the version that was seen.
+    The last administrator stays one; links for passwords that an administrator made are good no longer once they are
+    none. With `If-Match` the change is made only to the version that was seen.
     """
 
     users: UserRepository
+    links: LinkRepository
     notices: Notices
     audit: AuditTrail
     transaction: Transaction
@@ -46,6 +48,8 @@ class UpdateUser:
             version=found.version + 1,
         )
         await self.users.save(changed)
+        if found.administrator and not changed.administrator:
+            await self.links.withdraw_of(user)
         await self.notices.tell(Topic.CREDENTIALS)
         fields = [field for field in ("email", "name", "administrator") if _of(found, field) != _of(changed, field)]
         details: dict[str, object] = {"fields": fields}

@@ -20,6 +20,7 @@ from application.use_cases.accounts.update_user import UpdateUser
 from domain.errors import FacepassError
 from domain.permission import Permission
 from domain.user import UserId
+from entrypoints.http.access import user_of
 from entrypoints.http.account_shapes import (
     NO_STORE,
     CreatedUserShape,
@@ -59,7 +60,7 @@ async def create_user(
 ) -> Response[CreatedUserShape]:
     """Create a user."""
     refuse_idempotency_key(request)
-    created = await create(_new_user((await read_body(request, UserBody)).fields))
+    created = await create(_new_user((await read_body(request, UserBody)).fields), made_by=user_of(request))
     headers = {**NO_STORE, **entity_tag(created.user.version)}
     return Response(to_created(created, public_url=settings.public_url), headers=headers)
 
@@ -78,9 +79,10 @@ async def create_users(
 ) -> Response[UserBatchShape]:
     """Create up to 100 users."""
     refuse_idempotency_key(request)
-    results = await create([_new_user(item) for item in (await read_body(request, UserBatchBody)).fields.items])
-    items = [_result(request, index, result, settings.public_url) for index, result in enumerate(results)]
-    return Response(UserBatchShape(items=items), headers=NO_STORE)
+    items = (await read_body(request, UserBatchBody)).fields.items
+    results = await create([_new_user(item) for item in items], made_by=user_of(request))
+    made = [_result(request, index, result, settings.public_url) for index, result in enumerate(results)]
+    return Response(UserBatchShape(items=made), headers=NO_STORE)
 
 
 @get("/users", needs=Permission.ADMINISTER, description=getdoc(ListUsers), summary="List users")
@@ -173,7 +175,8 @@ async def make_password_link(
 ) -> Response[LinkShape]:
     """Make a one-time link that sets a user's password."""
     refuse_idempotency_key(request)
-    return Response(to_link(await make(user=UserId(user)), public_url=settings.public_url), headers=NO_STORE)
+    made = await make(made_by=user_of(request), user=UserId(user))
+    return Response(to_link(made, public_url=settings.public_url), headers=NO_STORE)
 
 
 def _new_user(body: UserBody) -> NewUser:
