@@ -70,15 +70,27 @@ class JwtAccessTokens(AccessTokens):
         )
 
     async def read(self, token: str, *, now: datetime) -> AccessClaims:
+        key, claims = self._in_time(token, now)
+        if not await self._good(key, now):
+            raise _refusal()
+        return claims
+
+    def is_ours(self, token: str, *, now: datetime) -> bool:
+        try:
+            self._in_time(token, now)
+        except CredentialInvalid:
+            return False
+        return True
+
+    def _in_time(self, token: str, now: datetime) -> tuple[SigningKeyId, AccessClaims]:
+        """Return the key and the claims of a token that holds now. Raises `CredentialInvalid`."""
         try:
             key, claims = self._verified(token)
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as error:
             raise _refusal() from error
         if not claims.issued_at - LEEWAY <= now < claims.expires_at + LEEWAY:
             raise _refusal()
-        if not await self._good(key, now):
-            raise _refusal()
-        return claims
+        return key, claims
 
     def _verified(self, token: str) -> tuple[SigningKeyId, AccessClaims]:
         """Return the key and the claims of a token whose signature is right. Raises what is wrong with it."""

@@ -37,6 +37,10 @@ class AccessTokens(Protocol):
         that is retired or unknown, and `PortUnavailable`. A key that was begun in another process is known at once.
         """
 
+    @abstractmethod
+    def is_ours(self, token: str, *, now: datetime) -> bool:
+        """Tell whether it was signed here and has not expired, without asking anybody whether its key is still good."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:

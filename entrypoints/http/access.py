@@ -1,14 +1,17 @@
 """Who is calling, and whether they may."""
 
-from collections.abc import MutableMapping
+import time
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
+from application.ports.access_tokens import AccessTokens
 from application.ports.audit import AuditBatch
+from application.ports.clock import Clock
 from application.ports.record import Record
 from application.use_cases.audit.origin import set_origin
 from application.use_cases.erasure.ledger_gate import LedgerGate
@@ -44,6 +47,8 @@ from entrypoints.http.names import gallery_named
 from entrypoints.http.rate_limits import RateLimits
 from entrypoints.http.request_context import REQUEST_ID
 
+T = TypeVar("T")
+
 KEY_HEADER = "x-api-key"
 WORKSPACE_HEADER = "X-Workspace-Id"
 WORKSPACE_PARAMETER = "workspace"
@@ -53,6 +58,9 @@ GALLERY_PARAMETER = "gallery"
 
 PERMISSION_OPTION = "needs"
 """Every route names the permission it needs under this option; a test says that none is without."""
+
+AGAIN_SECONDS: Final = 0.5
+"""How long a call goes on, while its body comes or its answer goes, before its caller is recognised again."""
 
 _BEARER = "bearer"
 _PRINCIPAL = "facepass_principal"
@@ -75,17 +83,29 @@ async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
         await limits.open_call(connection)
         return
     credential = connection.headers.get(KEY_HEADER) or _bearer_token(connection)
-    principal = await limits.counted(connection, credential, lambda: _recognised(connection))
-    _kept(connection)[_PRINCIPAL] = principal
+    principal, elsewhere = await limits.counted(
+        connection, credential, lambda: _recognised(connection), is_ours=lambda: _is_ours(connection)
+    )
     _set_origin(connection, principal)
+    if elsewhere is not None:
+        if isinstance(elsewhere, WorkspaceNotFound):
+            # Written down who it was that named one which is not theirs.
+            note_refusal(connection, elsewhere, principal)
+        raise elsewhere
+    _kept(connection)[_PRINCIPAL] = principal
     principal.require(needed)
     if principal.galleries is not None and GALLERY_PARAMETER in connection.path_params:
         # Routes ask themselves, to have the id; here for the one that would forget to, and before it reads a body.
         await gallery_of(connection, connection.path_params[GALLERY_PARAMETER])
 
 
-async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
-    """Return whose call this is, in the workspace that it is about."""
+async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> tuple[Principal, FacepassError | None]:
+    """Return whose call this is, in the workspace that it is about; and what stands against it where that is none.
+
+    Raises:
+        CredentialMissing: there is none.
+        CredentialInvalid: it is not good.
+    """
     secret, token = connection.headers.get(KEY_HEADER), _bearer_token(connection)
     if secret and token:
         raise CredentialInvalid("send an access token or an API key, not both")
@@ -96,26 +116,56 @@ async def _recognised(connection: ASGIConnection[Any, Any, Any, Any]) -> Princip
         )
     container = connection.app.state.dishka_container
     await (await container.get(LedgerGate)).passed()
-    meant = _workspace_meant(connection)
+    elsewhere: FacepassError | None = None
+    meant = None
+    try:
+        meant = _workspace_meant(connection)
+    except InvalidValue as error:
+        elsewhere = error
     if token:
         recognise: AuthenticateUser = await container.get(AuthenticateUser)
         try:
-            return await recognise(token, workspace=meant)
+            return await recognise(token, workspace=meant), elsewhere
         except WorkspaceNotFound as error:
-            _note_elsewhere(connection, await recognise(token, workspace=None), error)
-            raise
+            return await recognise(token, workspace=None), error
     authenticate: Authenticate = await container.get(Authenticate)
     principal = await authenticate(secret or "")
     if meant not in {None, principal.workspace}:
         elsewhere = WorkspaceNotFound("no such workspace, or not the one that this API key is for")
-        _note_elsewhere(connection, principal, elsewhere)
-        raise elsewhere
-    return principal
+    return principal, elsewhere
 
 
-async def require_still(connection: ASGIConnection[Any, Any, Any, Any], needed: Permission) -> None:
+async def _is_ours(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Tell whether an access token came that was signed here and has not expired; nobody is asked for it."""
+    token = _bearer_token(connection)
+    if not token:
+        return False
+    container = connection.app.state.dishka_container
+    tokens: AccessTokens = await container.get(AccessTokens)
+    clock: Clock = await container.get(Clock)
+    return tokens.is_ours(token, now=clock.now())
+
+
+async def require_still(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
     """Raise what stands against a call that goes on: its credential may be good no longer, or its role another."""
-    (await _recognised(connection)).require(needed)
+    needed = Permission(connection.route_handler.opt[PERMISSION_OPTION])
+    if needed is Permission.OPEN:
+        return
+    principal, elsewhere = await _recognised(connection)
+    if elsewhere is not None:
+        raise elsewhere
+    _kept(connection)[_PRINCIPAL] = principal
+    principal.require(needed)
+
+
+async def while_allowed(connection: ASGIConnection[Any, Any, Any, Any], pieces: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Give the pieces of a long answer for as long as whoever asked may have them; then break it off."""
+    looked = time.monotonic()
+    async for piece in pieces:
+        if time.monotonic() - looked > AGAIN_SECONDS:
+            await require_still(connection)
+            looked = time.monotonic()
+        yield piece
 
 
 def _bearer_token(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
@@ -228,14 +278,6 @@ def call_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     """Return the name of what was called: what stands in a path may not be told."""
     call = _kept(connection).get(_CALL)
     return call if isinstance(call, str) else None
-
-
-def _note_elsewhere(
-    connection: ASGIConnection[Any, Any, Any, Any], principal: Principal, error: WorkspaceNotFound
-) -> None:
-    """Write down who it was that named a workspace which is not theirs, though the call is not theirs then."""
-    _set_origin(connection, principal)
-    note_refusal(connection, error, principal)
 
 
 async def _prepare_refusal(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

@@ -1,6 +1,7 @@
 """Requests as they come in: JSON with base64 images, or multipart with files; the same fields either way."""
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
@@ -16,7 +17,7 @@ from application.use_cases.idempotency import Once
 from application.use_cases.references.enrol_references import SentImage
 from domain.credential import DEFAULT_OVERLAP
 from domain.errors import ImageTooLarge, InvalidValue
-from entrypoints.http.access import principal_of
+from entrypoints.http.access import AGAIN_SECONDS, principal_of, require_still
 from entrypoints.http.forms import Part, read_form
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -242,7 +243,12 @@ class MemberChangeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
-    """Decode a body. Raises `InvalidValue` that names the field, `ImageTooLarge`, or 415 for another media type."""
+    """Decode a body, once it is there.
+
+    Raises `InvalidValue` that names the field, `ImageTooLarge`, or 415 for another media type; and what stands against
+    a caller whose credential or role came to its end while the body was on its way.
+    """
+    began = time.monotonic()
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
@@ -255,6 +261,8 @@ async def read_body(request: Request[Any, Any, Any], kind: type[T]) -> Body[T]:
     else:
         raise ClientException(status_code=415, detail="send application/json or multipart/form-data")
     _check_sizes(body.fields, request.app.state.max_image_bytes)
+    if time.monotonic() - began > AGAIN_SECONDS:
+        await require_still(request)
     return body
 
 

@@ -16,7 +16,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from application.ports.rate_limiter import Allowance, Rate, RateLimiter
 from domain.credential import Principal
-from domain.errors import InvalidRequest, NotFound, RateLimited, Refused
+from domain.errors import FacepassError, InvalidRequest, NotFound, RateLimited, Refused
+from domain.user import UserId
 from entrypoints.settings import RateLimitSettings, rate_of
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -34,7 +35,8 @@ class RateLimits:
     """Counts calls by the key or the user that they come with; without a good credential, by address.
 
     Whoever fails too often is refused before anything is looked up. Others at the same address, behind one router or
-    one proxy that is not trusted, are not: a credential that was good a while ago goes on being tried.
+    one proxy that is not trusted, are not: a credential that was good a while ago goes on being tried, and so does an
+    access token that was signed here. A key that this process has not seen yet waits until the address may call again.
 
     A credential is looked up before its failure is counted, so those that come at one moment are all looked up, however
     many are left. Past the limit each is a 429 all the same, unless it is good: nobody guesses one of 256 bits.
@@ -56,16 +58,26 @@ class RateLimits:
         await self._take(connection, f"auth:{address_of(connection)}", self._auth)
 
     async def counted(
-        self, connection: Connection, credential: str | None, recognise: Callable[[], Awaitable[Principal]]
-    ) -> Principal:
-        """Return whose call this is, and count it. Raises `RateLimited`, and what `recognise` does."""
+        self,
+        connection: Connection,
+        credential: str | None,
+        recognise: Callable[[], Awaitable[tuple[Principal, FacepassError | None]]],
+        *,
+        is_ours: Callable[[], Awaitable[bool]],
+    ) -> tuple[Principal, FacepassError | None]:
+        """Return what `recognise` does, and count the call. Raises `RateLimited`, and what `recognise` raises.
+
+        Whoever is recognised is counted as such, whatever stands against the call. `is_ours` tells without asking
+        anybody whether it is a credential that cannot be a guess.
+        """
         mark = None if credential is None else blake2b(credential.encode(), key=self._secret, digest_size=16).digest()
         address = f"address:{address_of(connection)}"
         if self._address is not None and not self._is_trusted(mark):
             left = await (await self._ready()).look(address, self._address)
-            _require(connection, self._address, left)
+            if left.allowed or not await is_ours():
+                _require(connection, self._address, left)
         try:
-            principal = await recognise()
+            found = await recognise()
         except (Refused, NotFound, InvalidRequest):
             if mark is not None:
                 self._was_good.pop(mark, None)
@@ -73,11 +85,16 @@ class RateLimits:
             raise
         if mark is not None:
             self._trust(mark)
+        principal, _ = found
         if principal.user is not None:
             await self._take(connection, f"user:{principal.user}", self._user)
         else:
             await self._take(connection, f"key:{principal.key}", self._key)
-        return principal
+        return found
+
+    async def password_call(self, connection: Connection, user: UserId) -> None:
+        """Count a call that costs hashes of a password, by the user whose it is. Raises `RateLimited`."""
+        await self._take(connection, f"password:{user}", self._auth)
 
     async def _take(self, connection: Connection, key: str, rate: Rate | None) -> None:
         if rate is not None:

@@ -126,6 +126,35 @@ class TestOneAddress:
             assert [(await bad.get(GALLERIES)).status_code for _ in range(3)] == [401, 401, 429]
             assert [(await good.get(GALLERIES)).status_code for _ in range(3)] == [200] * 3
 
+    async def test_a_token_that_was_signed_here_is_not_held_up_either(
+        self, house: InProcess, house_settings: Settings
+    ) -> None:
+        app = limited(house, house_settings, address="2/60")
+        now = datetime.now(UTC)
+        user = await sign_in(house.container, roles={house.workspace: Role.VIEWER})
+        fresh, ended = [
+            await signed(house.container, user.user, session, issued=issued)
+            for session, issued in ((user.session, now - timedelta(seconds=9)), (user.session, now - timedelta(days=1)))
+        ]
+        async with calling(app, key=FORGED) as bad, calling(app) as client:
+            assert [(await bad.get(GALLERIES)).status_code for _ in range(3)] == [401, 401, 429]
+            for token, status in ((fresh, 200), (ended, 429), (fresh[:-4] + "AAAA", 429)):
+                answer = await client.get(GALLERIES, headers={"Authorization": f"Bearer {token}"})
+                assert answer.status_code == status
+
+    @pytest.mark.parametrize(("meant", "status"), [(str(uuid4()), 404), ("here", 422)])
+    async def test_a_good_credential_counts_as_itself_wherever_it_asks_for(
+        self, house: InProcess, house_settings: Settings, meant: str, status: int
+    ) -> None:
+        app = limited(house, house_settings, address="1/60", key="3/60", user="3/60")
+        user = await sign_in(house.container, roles={house.workspace: Role.VIEWER})
+        for headers in (user.headers, {"X-API-Key": key_of(house)}):
+            async with calling(app) as client:
+                elsewhere = {**headers, "X-Workspace-Id": meant}
+                told = [(await client.get(GALLERIES, headers=elsewhere)).status_code for _ in range(2)]
+                told += [(await client.get(GALLERIES, headers=headers)).status_code for _ in range(2)]
+            assert told == [status, status, 200, 429]
+
     async def test_good_calls_do_not_count_against_their_address(
         self, house: InProcess, house_settings: Settings
     ) -> None:
@@ -228,6 +257,17 @@ class TestSigningIn:
             told = [(await client.post("/api/v1/auth/link", json={"token": "x"})).status_code for _ in range(2)]
             assert told == [422, 429]
             assert (await client.get("/api/v1/auth/me", headers=user.headers)).status_code == 200
+
+    async def test_changing_a_password_counts_for_its_user(self, house: InProcess, house_settings: Settings) -> None:
+        one, other = [await sign_in(house.container, roles={house.workspace: Role.VIEWER}) for _ in range(2)]
+        body = {"current_password": "x", "new_password": "y"}
+        async with calling(limited(house, house_settings, auth="2/60")) as client:
+            for user, expected in ((one, [False, False, True]), (other, [False])):
+                told = [
+                    (await client.post("/api/v1/auth/password", json=body, headers=user.headers)).status_code
+                    for _ in expected
+                ]
+                assert [status == 429 for status in told] == expected
 
 
 class TestSeveralNodes:

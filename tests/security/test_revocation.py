@@ -4,9 +4,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from litestar.exceptions import LitestarException
 
+from adapters.persistence.audit_log import SqlAuditLog
 from adapters.persistence.notices import LINE, SqlListener
+from domain.audit import AuditEntry
+from domain.errors import CredentialInvalid
 from domain.permission import Role
+from entrypoints.http import access
+from entrypoints.http.access import AGAIN_SECONDS
 from tests.conftest import execute
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import caller, sign_in
@@ -70,6 +76,60 @@ async def test_a_key_that_was_rotated_without_an_overlap_is_refused_on_every_nod
         await remembered(lambda: client.get("/galleries"))
         await here.client.post(f"/api-keys/{key['id']}/rotate", json={"overlap_seconds": 0})
         await refused_within(lambda: client.get("/galleries"), "credential_invalid")
+
+
+async def test_what_ends_while_a_body_is_on_its_way_is_refused(nodes: tuple[InProcess, InProcess]) -> None:
+    here, there = nodes
+    key = (await here.client.post("/api-keys", json={"name": "x", "scopes": ["manage"]})).json()
+    admin = await sign_in(here.container, roles={here.workspace: Role.ADMIN})
+    owner = await sign_in(here.container, roles={here.workspace: Role.OWNER})
+
+    async def revoke() -> None:
+        assert (await here.client.delete(f"/api-keys/{key['id']}")).status_code == 204
+
+    async def lower() -> None:
+        async with caller(here, owner.headers) as owning:
+            path = f"/workspaces/{here.workspace}/members/{admin.user}"
+            assert (await owning.patch(path, json={"role": "viewer"})).status_code == 200
+
+    for headers, end, code in (
+        ({"X-API-Key": key["api_key"]}, revoke, "credential_invalid"),
+        (admin.headers, lower, "role_missing"),
+    ):
+
+        async def halves(end: Callable[[], Awaitable[None]] = end) -> AsyncIterator[bytes]:
+            yield b'{"name": "a way back", '
+            await end()
+            await asyncio.sleep(AGAIN_SECONDS)
+            yield b'"scopes": ["manage"]}'
+
+        async with caller(there, headers) as client:
+            answer = await client.post("/api-keys", content=halves(), headers={"Content-Type": "application/json"})
+        assert answer.json()["code"] == code
+    names = [one["name"] for one in (await here.client.get("/api-keys")).json()["items"]]
+    assert "a way back" not in names
+
+
+async def test_an_export_breaks_off_where_whoever_asked_may_have_it_no_longer(
+    nodes: tuple[InProcess, InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = nodes
+    monkeypatch.setattr(access, "AGAIN_SECONDS", 0.0)
+    key = (await here.client.post("/api-keys", json={"name": "x", "scopes": ["manage"]})).json()
+    async with caller(here, {"X-API-Key": key["api_key"]}) as client:
+        whole = await client.get("/audit/export")
+        assert whole.content.count(b"\n") > 2
+        real = SqlAuditLog.entries
+
+        async def with_an_end(*args: object, **named: object) -> AsyncIterator[AuditEntry]:
+            async for entry in real(*args, **named):  # type: ignore[arg-type]  # passed on
+                yield entry
+                await here.client.delete(f"/api-keys/{key['id']}")
+
+        monkeypatch.setattr(SqlAuditLog, "entries", with_an_end)
+        with pytest.raises(LitestarException) as broken:
+            await client.get("/audit/export")
+        assert CredentialInvalid.__name__ in repr(broken.value.__cause__)
 
 
 async def test_a_lost_role_is_lost_on_every_node(nodes: tuple[InProcess, InProcess]) -> None:

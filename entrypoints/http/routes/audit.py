@@ -20,7 +20,7 @@ from domain.audit import INSTANCE, AuditAction
 from domain.errors import InvalidValue
 from domain.permission import Permission
 from domain.workspace import WorkspaceId
-from entrypoints.http.access import workspace_of
+from entrypoints.http.access import while_allowed, workspace_of
 from entrypoints.http.audit_shapes import (
     AuditListShape,
     AuditReportShape,
@@ -100,7 +100,7 @@ async def export_audit(
     only: NamedDependency[AuditFilter],
 ) -> Stream:
     """Export."""
-    return await _exported(workspace_of(request), export, only)
+    return await _exported(request, workspace_of(request), export, only)
 
 
 @get("/audit/verify", needs=Permission.AUDIT, description=getdoc(VerifyAudit), summary="Verify the audit log")
@@ -141,11 +141,12 @@ async def list_instance_audit(
 )
 @inject
 async def export_instance_audit(
+    request: Request[Any, Any, Any],
     export: FromDishka[ExportAudit],
     only: NamedDependency[AuditFilter],
 ) -> Stream:
     """Export the instance's entries."""
-    return await _exported(INSTANCE, export, only)
+    return await _exported(request, INSTANCE, export, only)
 
 
 @get(
@@ -176,9 +177,11 @@ async def _page(
     )
 
 
-async def _exported(workspace: WorkspaceId, export: ExportAudit, only: AuditFilter) -> Stream:
+async def _exported(
+    request: Request[Any, Any, Any], workspace: WorkspaceId, export: ExportAudit, only: AuditFilter
+) -> Stream:
     return Stream(
-        await export(workspace=workspace, only=only),
+        while_allowed(request, await export(workspace=workspace, only=only)),
         media_type=LINES,
         headers={
             "Cache-Control": "no-store",

@@ -43,6 +43,7 @@ from entrypoints.http.account_shapes import (
 )
 from entrypoints.http.bodies import read_body, refuse_idempotency_key
 from entrypoints.http.openapi import takes
+from entrypoints.http.rate_limits import RateLimits
 
 
 @post(
@@ -115,8 +116,10 @@ async def log_out(request: Request[Any, Any, Any], log: FromDishka[LogOut]) -> N
 @inject
 async def change_password(request: Request[Any, Any, Any], change: FromDishka[ChangePassword]) -> None:
     """Change your password."""
-    body = (await read_body(request, PasswordBody)).fields
     user, session = signed_in(request)
+    limits: RateLimits = request.app.state.rate_limits
+    await limits.password_call(request, user)
+    body = (await read_body(request, PasswordBody)).fields
     await change(user=user, session=session, current=body.current_password, new=body.new_password)
 
 

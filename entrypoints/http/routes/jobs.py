@@ -89,7 +89,7 @@ async def watch_job(request: Request[Any, Any, Any], job: FromPath[UUID], watch:
         workspace=workspace_of(request),
         job=JobId(job),
         galleries=principal_of(request).galleries,
-        require_allowed=lambda: require_still(request, Permission.READ),
+        require_allowed=lambda: require_still(request),
     )
     first = await anext(states)  # before the answer begins: an id that nobody has is a 404
     return Stream(

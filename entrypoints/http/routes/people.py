@@ -26,7 +26,7 @@ from domain.erasure import ErasureId
 from domain.permission import Permission
 from domain.person import Person, PersonId
 from domain.retention import Retention
-from entrypoints.http.access import gallery_of, workspace_of
+from entrypoints.http.access import gallery_of, while_allowed, workspace_of
 from entrypoints.http.archives import zipped
 from entrypoints.http.bodies import MergeBody, PersonBody, PersonChangeBody, once, read_body
 from entrypoints.http.conditions import entity_tag, version_wanted
@@ -185,7 +185,7 @@ async def export_person(
         workspace=workspace_of(request), gallery=await gallery_of(request, gallery), person=PersonId(person)
     )
     return Stream(
-        zipped(pieces),
+        zipped(while_allowed(request, pieces)),
         media_type="application/zip",
         headers={
             "Cache-Control": "no-store",
