@@ -43,6 +43,7 @@ GALLERY_PARAMETERS = ("gallery_id", "gallery")
 WORKER_LOST = "worker_lost"
 TIMED_OUT = "job_timed_out"
 INTERNAL_ERROR = "internal_error"
+DATABASE_RESTORED = "database_restored"
 """Codes of failures that are no error of the core."""
 
 
@@ -83,7 +84,7 @@ class JobFailure:
     """Why a run did not succeed."""
 
     code: str
-    """That of the error, or `worker_lost`, `job_timed_out`, `internal_error`."""
+    """That of the error, or `worker_lost`, `job_timed_out`, `internal_error`, `database_restored`."""
     detail: str
     attempt: int
     """Which try it was, from 1."""
@@ -142,6 +143,12 @@ class Job:
         if self.status is JobStatus.RUNNING:
             return replace(self, cancel_requested=True)
         return replace(self, status=JobStatus.CANCELLED, cancel_requested=True, finished_at=now)
+
+    def abandoned(self, now: datetime, *, code: str, detail: str) -> "Job":
+        """End it as failed, whoever holds it: it can never be done. Raises `JobEnded`."""
+        if self.ended:
+            raise JobEnded(f"the job has ended: it {_ENDED_AS[self.status]}")
+        return _ended_as(_noted(self, code, detail, now), JobStatus.FAILED, now)
 
     def released(self, now: datetime) -> "Job":
         """Let one that waits for its time be run now."""

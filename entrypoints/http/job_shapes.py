@@ -23,7 +23,7 @@ class JobErrorShape(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run did not succeed."""
 
     code: str
-    """An error's code as everywhere, or `worker_lost`, `job_timed_out`, `internal_error`."""
+    """An error's code as everywhere, or `worker_lost`, `job_timed_out`, `internal_error`, `database_restored`."""
     detail: str
     attempt: int
     """Which try it was, from 1."""

@@ -23,11 +23,14 @@ from application.ports.blob_store import BlobKey, BlobStore, checked_blob_key
 from application.ports.index_states import IndexStates
 from application.ports.inventory import Inventory
 from application.ports.master_key import MasterKey
+from application.ports.repositories import WorkspaceRepository
 from application.ports.transaction import Transaction
 from application.ports.vector_index import Droppable, VectorIndex
 from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.ledger import LEDGER, Ledger
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
+from application.use_cases.jobs.abandon_bulk_enrolments import AbandonBulkEnrolments
+from application.use_cases.jobs.files import JOBS
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.all_galleries import all_galleries
 from application.use_cases.upkeep.rebuild_index import RebuildIndex
@@ -35,6 +38,7 @@ from domain.audit import INSTANCE, AuditAction, AuditEvent
 from domain.erasure import Erasure
 from domain.errors import InvalidValue
 from domain.gallery import Gallery
+from domain.workspace import WorkspaceId
 from entrypoints.settings import Settings
 from entrypoints.wiring.database import ServerUrl
 from entrypoints.wiring.database_commands import database_server
@@ -48,7 +52,11 @@ BLOBS: Final = "blobs.tar"
 ERASED: Final = "ledger.jsonl"
 TABLES: Final = "database"
 
+_LEFT_OUT: Final = (f"{LEDGER}/", f"{JOBS}/")
+"""Blobs that are not in the archive of a backup; nor put back where an older one has them."""
+
 _CHUNK: Final = 1024 * 1024
+_PAGE: Final = 100
 
 Report = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is, where that is known."""
@@ -209,6 +217,7 @@ async def restore(
         async with opened(settings, *overrides) as container:
             entries = await _entries(container, further)
             replayed = await _forget_again(container, entries, report)
+            await _end_jobs(container)
             await _audit(
                 container,
                 AuditAction.BACKUP_RESTORED,
@@ -268,11 +277,14 @@ async def _load(url: str, folder: Path, manifest: Manifest, report: Report) -> N
 
 
 async def _copy_blobs(blobs: BlobStore, out: "_Written", report: Report) -> int:
-    """Write all but the ledger to one archive; what was removed since its key was listed is passed over."""
+    """Write the images to one archive; what was removed since its key was listed is passed over.
+
+    The ledger is copied apart, and files of jobs are left out: a restore ends those jobs.
+    """
     copied = 0
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         async for key in blobs.keys(""):
-            if key.startswith(f"{LEDGER}/"):
+            if key.startswith(_LEFT_OUT):
                 continue
             content = await blobs.get(key)
             if content is not None:
@@ -288,7 +300,7 @@ async def _put_blobs(blobs: BlobStore, folder: Path, manifest: Manifest, report:
     put = 0
     while member := await asyncio.to_thread(next, members, None):
         key, content = member
-        if not key.startswith(f"{LEDGER}/"):
+        if not key.startswith(_LEFT_OUT):
             await blobs.put(key, content)
             put += 1
             report("images and files", put, manifest.blobs)
@@ -318,6 +330,28 @@ async def _forget_again(container: AsyncContainer, entries: Sequence[Erasure], r
     report("erasing again whoever was erased since", 0, None)
     async with container(scope=Scope.REQUEST) as unit:
         return await (await unit.get(ReplayLedger))(further=entries, whole=True)
+
+
+async def _end_jobs(container: AsyncContainer) -> None:
+    """End every bulk enrolment that was not done: whom they bring may have been erased since."""
+    for workspace in await _workspaces(container):
+        async with container(scope=Scope.REQUEST) as unit:
+            await (await unit.get(AbandonBulkEnrolments))(workspace=workspace)
+    blobs = await container.get(BlobStore)
+    async for key in blobs.keys(f"{JOBS}/"):
+        await blobs.remove(key)
+
+
+async def _workspaces(container: AsyncContainer) -> Sequence[WorkspaceId]:
+    found: list[WorkspaceId] = []
+    after: UUID | None = None
+    async with container(scope=Scope.REQUEST) as unit:
+        workspaces: WorkspaceRepository = await unit.get(WorkspaceRepository)
+        while True:
+            page = await workspaces.page(limit=_PAGE, after=after)
+            found += [one.id for one in page.items]
+            if (after := page.next_after) is None:
+                return found
 
 
 async def _rebuild(container: AsyncContainer, report: Report) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from application.use_cases.galleries.list_galleries import ListGalleries
 from application.use_cases.galleries.move_gallery import MoveGallery
 from application.use_cases.galleries.update_gallery import UpdateGallery
 from application.use_cases.idempotency import RememberedAnswers
+from application.use_cases.jobs.abandon_bulk_enrolments import AbandonBulkEnrolments
 from application.use_cases.jobs.cancel_job import CancelJob
 from application.use_cases.jobs.change_job import ChangeJob
 from application.use_cases.jobs.get_job import GetJob
@@ -158,6 +159,7 @@ class UseCaseProvider(Provider):
         CompareIndexes,
         MoveIndex,
         StartJob,
+        AbandonBulkEnrolments,
         ChangeJob,
         CancelJob,
         ExportAudit,

@@ -29,7 +29,7 @@ from entrypoints.wiring.backups import (
 )
 from entrypoints.wiring.start_error import StartError
 from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
-from tests.integration.test_erasure import ADA, BEN, Backends, erase, found, found_code, person, proof
+from tests.integration.test_erasure import ADA, BEN, Backends, erase, found, found_code, person, proof, send_batch
 
 
 def unheard(_stage: str, _done: int, _total: int | None) -> None:
@@ -112,6 +112,20 @@ async def test_whoever_was_erased_after_the_backup_is_nobody_after_its_restore(i
         image = await node.client.get(f"/galleries/default/references/{listed[0]['id']}/image")
         assert image.content == BEN
         assert "backup.restored" in await actions(node)
+
+
+async def test_a_batch_that_was_not_done_enrols_nobody_after_a_restore(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        sent = await send_batch(node, ("ada", ADA))
+        assert len([key async for key in installation.blobs.keys("jobs/")]) == 1
+        assert (await installation.back_up(node)).blobs == 0
+        await send_batch(node, ("ben", BEN))
+    await installation.restored(installation.elsewhere, installation.backends)
+    async with installation.running(installation.elsewhere) as node:
+        (job,) = (await node.client.get("/jobs")).json()["items"]
+        assert (job["id"], job["status"]) == (sent, "failed")
+        assert [one["code"] for one in job["errors"]] == ["database_restored"]
+        assert [key async for key in installation.blobs.keys("jobs/")] == []
 
 
 async def test_with_the_blob_store_lost_too_an_exported_ledger_forgets_them(installation: Installation) -> None:

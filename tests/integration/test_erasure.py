@@ -2,6 +2,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
 from application.use_cases.references.reconcile import Reconcile
 from domain.enrolment import ReferenceId
-from domain.erasure import Erasure, Receipt
+from domain.erasure import Erasure, ErasureId, Receipt
 from domain.errors import CannotOpen
 from domain.gallery import GalleryId
 from domain.person import PersonId
@@ -39,6 +40,7 @@ from entrypoints.wiring.startup import opened, started
 from tests.conftest import beside, execute
 from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
 from tests.e2e.with_jobs import WithJobs
+from tests.e2e.wire import encoded
 
 ADA, BEN, EVE = (MemoryFaceEmbedder.picture(name) for name in ("ada", "ben", "eve"))
 PEOPLE = "/galleries/default/people"
@@ -98,6 +100,17 @@ async def erase(node: InProcess, person: str, key: str | None = None) -> dict[st
 
 
 async def proof(node: InProcess, person: str) -> Proof:
+async def send_batch(node: InProcess, *people: tuple[str, bytes]) -> str:
+    """Let a job enrol people: in these tests nobody does it."""
+    sent = await node.client.post(
+        "/galleries/default/references/batch",
+        json={"items": [{"external_id": name, "image": encoded(picture)} for name, picture in people]},
+        headers={"Prefer": "respond-async"},
+    )
+    assert sent.status_code == 202, sent.text
+    return str(sent.json()["id"])
+
+
     async with node.container(scope=Scope.REQUEST) as unit:
         prove = await unit.get(ProveErasure)
         return await prove(workspace=node.workspace, person=PersonId(UUID(person)))
@@ -284,6 +297,26 @@ class TestTheLedger:
             assert await replay(restored) == Replayed(new=0, people=0, references=0)
 
     async def test_a_backup_of_an_older_schema_forgets_them_before_the_first_answer_after_its_upgrade(
+    async def test_a_batch_of_before_an_erasure_that_is_replayed_is_not_done_any_more(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as before:
+            ada, batch = await person(before, ADA), await send_batch(before, ("ada", ADA))
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await erase(now, ada)
+        async with running(backup, tmp_path, blobs) as restored:
+            shown = (await restored.client.get(f"/jobs/{batch}")).json()
+            assert (shown["status"], shown["errors"][0]["code"]) == ("failed", "database_restored")
+            later = await send_batch(restored, ("ada", ADA))
+            entry = Erasure(
+                id=ErasureId(uuid4()), workspace=restored.workspace, erased_at=datetime.now(UTC), digests=()
+            )
+            before_it = replace(entry, id=ErasureId(uuid4()), erased_at=entry.erased_at - timedelta(days=1))
+            for further, status in ((before_it, "queued"), (entry, "failed")):
+                await replay(restored, further=[further])
+                assert (await restored.client.get(f"/jobs/{later}")).json()["status"] == status
+
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
         async with running(database_url, tmp_path, blobs) as now:

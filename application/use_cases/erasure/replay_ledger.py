@@ -16,6 +16,7 @@ from application.ports.repositories import (
 )
 from application.ports.transaction import Transaction
 from application.use_cases.erasure.ledger import Ledger
+from application.use_cases.jobs.abandon_bulk_enrolments import AbandonBulkEnrolments
 from application.use_cases.references.reconcile import Reconcile
 from domain.audit import AuditAction, AuditEvent
 from domain.enrolment import ReferenceId
@@ -50,8 +51,10 @@ class Replayed:
 class ReplayLedger:
     """Erase again whoever the ledger says was erased and the database has: it was restored from an older backup.
 
-    Before a service serves. Where the database knows all of the ledger, names of the last days are listed and
-    nothing else. May be interrupted: an erasure is known to the database only when it was done.
+    Before a service serves. Bulk enrolments that the database has still to do and that were sent before such an
+    erasure are ended first: they may bring the person back. Where the database knows all of the ledger, names of the
+    last days are listed and nothing else. May be interrupted: an erasure is known to the database only when it was
+    done.
     """
 
     ledger: Ledger
@@ -64,6 +67,7 @@ class ReplayLedger:
     references: ReferenceRepository
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
+    abandon: AbandonBulkEnrolments
     audit: AuditTrail
     transaction: Transaction
     clock: Clock
@@ -82,7 +86,9 @@ class ReplayLedger:
             entries[unknown] = await self.ledger.entry(key)
         people = references = 0
         for workspace in sorted({one.workspace for one in entries.values()}):
-            digests = {digest for one in entries.values() if one.workspace == workspace for digest in one.digests}
+            these = [one for one in entries.values() if one.workspace == workspace]
+            await self.abandon(workspace=workspace, until=max(one.erased_at for one in these))
+            digests = {digest for one in these for digest in one.digests}
             people += await self._erase_people(workspace, digests)
             references += await self._erase_references(workspace, digests)
         for one in entries.values():
