@@ -6,12 +6,16 @@ from uuid import UUID
 
 import pytest
 from dishka import Scope
+from sqlalchemy import delete, select
 
+from adapters.persistence.database import Database
+from adapters.persistence.tables import ONE_TIME_LINKS, USERS
 from application.use_cases.accounts.make_link import MakeLink
 from domain.permission import Role
 from domain.user import UserId
 from tests.conftest import execute
 from tests.e2e.wire import is_problem
+from tests.locks import somebody_waits
 from tests.security.accounts import OTHER_PASSWORD, PASSWORD, ROOT, Accounts, Tokens, accounts_of
 
 
@@ -358,6 +362,22 @@ async def test_a_link_of_the_command_line_hangs_on_nobody(accounts: Accounts, ro
     body = {"token": made.token, "password": PASSWORD}
     assert (await accounts.call("POST", "/auth/link", json={"token": made.token})).status_code == 200
     assert (await accounts.call("POST", "/auth/password/reset", json=body)).status_code == 204
+
+
+async def test_a_link_that_is_taken_while_it_is_withdrawn_is_refused_and_neither_waits_for_ever(
+    accounts: Accounts, root: Tokens, database: Database
+) -> None:
+    made = await created(accounts, root, "bea@example.org", password_link=True)
+    user = UserId(UUID(made["user"]["id"]))
+    body = {"token": made["link"]["token"], "password": PASSWORD}
+    async with database.transactions.begin() as connection, asyncio.TaskGroup() as tasks:
+        # As whoever makes a link, or changes a password, or deletes the user: the user first, and then their links.
+        await connection.execute(select(USERS.c.id).where(USERS.c.id == user).with_for_update(key_share=True))
+        reset = tasks.create_task(accounts.call("POST", "/auth/password/reset", json=body))
+        await somebody_waits(database)
+        await connection.execute(delete(ONE_TIME_LINKS).where(ONE_TIME_LINKS.c.user_id == user))
+        await connection.commit()
+    is_problem(await reset, 422, "link_invalid")
 
 
 async def joined(accounts: Accounts, owner: Tokens, workspace: str, email: str) -> str:

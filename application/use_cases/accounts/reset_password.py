@@ -57,13 +57,17 @@ class ResetPassword:
         await self.transaction.commit()
 
     async def _taken(self, token: str) -> User:
-        link = await self.links.take(
-            link_digest(self.keyed_hash, token), purpose=LinkPurpose.PASSWORD, now=self.clock.now()
-        )
-        if link.user is None:
+        """Use the link up, and return whose it is.
+
+        The user is locked before it, as by whoever changes them and withdraws it: else the two wait for each other.
+        """
+        digest, now = link_digest(self.keyed_hash, token), self.clock.now()
+        meant = (await self.links.find(digest, now=now)).user
+        if meant is None:
             raise LinkInvalid("this link sets nobody's password")
+        user = await self.users.get(meant, lock=True)
+        link = await self.links.take(digest, purpose=LinkPurpose.PASSWORD, now=now)
         await require_maker_administers(self.users, link)
-        user = await self.users.get(link.user, lock=True)
         if user.deleted_at is not None:
             raise LinkInvalid("this link was used, has expired, or is for somebody else: ask for another")
         return user
