@@ -106,7 +106,10 @@ class Erasure:
     workspace: WorkspaceId
     erased_at: datetime
     digests: Sequence[bytes]
-    """Keyed hashes of the ids that are gone: the person's first, then of those merged into them, then of references."""
+    """Keyed hashes of the ids that are gone: the person's first, then of those merged into them, then of references.
+
+    Behind them those of the names that these people had.
+    """
     receipt: Mapping[str, object] | None = field(default=None, compare=False)
     """The signed one; None for an erasure that is known from the ledger alone."""
     filed: bool = False
@@ -121,6 +124,11 @@ def canonical(statement: Mapping[str, object]) -> bytes:
 def person_bytes(workspace: WorkspaceId, person: PersonId) -> bytes:
     """Return what the keyed hash of an erased person is made of."""
     return b"person" + workspace.bytes + person.bytes
+
+
+def name_bytes(workspace: WorkspaceId, gallery: GalleryId, looked_up_by: bytes) -> bytes:
+    """Return what the keyed hash of an erased person's `external_id` is made of, by what it is looked up by."""
+    return b"name" + workspace.bytes + gallery.bytes + looked_up_by
 
 
 def reference_bytes(workspace: WorkspaceId, reference: UUID) -> bytes:

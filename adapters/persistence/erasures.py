@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import stretch
 from adapters.persistence.person_repository import with_merged
+from adapters.persistence.personal import PersonalFields
 from adapters.persistence.tables import (
     ANSWERS,
     DATA_KEYS,
@@ -20,7 +21,9 @@ from adapters.persistence.tables import (
     REFERENCES,
     SPARE_TEMPLATES,
 )
+from application.ports.cipher import Cipher
 from application.ports.erasures import Erasures, KeptPeople, KeptPerson, KeptReference, LedgerMark, Traces
+from application.ports.keyed_hash import KeyedHash
 from domain.enrolment import ReferenceId
 from domain.erasure import Erasure, ErasureId, Holdings
 from domain.errors import PersonNotFound
@@ -111,8 +114,9 @@ class SqlLedgerMark(LedgerMark):
 class SqlKeptPeople(KeptPeople):
     """People in PostgreSQL, without what is sealed of them."""
 
-    def __init__(self, connection: SqlConnection) -> None:
+    def __init__(self, connection: SqlConnection, cipher: Cipher, keyed_hash: KeyedHash) -> None:
         self._connection = connection
+        self._personal = PersonalFields(cipher, keyed_hash)
 
     async def locked(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> KeptPerson:
         columns = PEOPLE.c
@@ -125,6 +129,22 @@ class SqlKeptPeople(KeptPeople):
         if row is None:
             raise PersonNotFound("no such person in this gallery")
         return _to_kept_person(row)
+
+    async def names(self, workspace: WorkspaceId, people: Sequence[PersonId]) -> Sequence[bytes]:
+        columns = PEOPLE.c
+        found = await self._connection.execute(
+            select(columns.external_id_digest)
+            .where(
+                columns.workspace_id == workspace,
+                columns.id == any_(literal(list(people), ARRAY(Uuid))),
+                columns.external_id_digest.is_not(None),
+            )
+            .order_by(columns.id)
+        )
+        return [bytes(one) for one in found.scalars()]
+
+    def name(self, workspace: WorkspaceId, external_id: str) -> bytes:
+        return self._personal.digest(workspace, external_id)
 
     async def part(self, workspace: WorkspaceId, person: KeptPerson, *, now: datetime) -> None:
         await self._connection.execute(

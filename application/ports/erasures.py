@@ -79,6 +79,14 @@ class KeptPeople(Protocol):
         """Return one, kept from changing until the transaction ends. Raises `PersonNotFound`."""
 
     @abstractmethod
+    async def names(self, workspace: WorkspaceId, people: Sequence[PersonId]) -> Sequence[bytes]:
+        """Return what the `external_id`s of those who have one are looked up by."""
+
+    @abstractmethod
+    def name(self, workspace: WorkspaceId, external_id: str) -> bytes:
+        """Return what an `external_id` is looked up by."""
+
+    @abstractmethod
     async def part(self, workspace: WorkspaceId, person: KeptPerson, *, now: datetime) -> None:
         """Note that they are merged into nobody any more."""
 

@@ -12,6 +12,7 @@ from application.ports.receipts import ReceiptSigner
 from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.export_person import ExportPerson
 from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger import Ledger
@@ -29,7 +30,7 @@ class ErasureProvider(Provider):
     ledger = provide(Ledger, scope=Scope.APP)
     signer = provide(Ed25519ReceiptSigner, provides=ReceiptSigner, scope=Scope.APP)
     erasing = provide_all(
-        CopyLedger, DueUnit, ErasePerson, FileErasures, ProveErasure, ReplayLedger, scope=Scope.REQUEST
+        CopyLedger, DueUnit, ErasedNames, ErasePerson, FileErasures, ProveErasure, ReplayLedger, scope=Scope.REQUEST
     )
     export = provide(ExportPerson, scope=Scope.REQUEST)
 

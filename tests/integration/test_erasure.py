@@ -23,6 +23,7 @@ from application.ports.erasures import LedgerMark
 from application.ports.retentions import Retentions
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
@@ -39,8 +40,8 @@ from entrypoints.wiring.start_error import StartError
 from entrypoints.wiring.startup import opened, started
 from tests.conftest import beside, execute
 from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
-from tests.e2e.with_jobs import WithJobs
 from tests.e2e.wire import encoded
+from tests.e2e.with_jobs import WithJobs
 
 ADA, BEN, EVE = (MemoryFaceEmbedder.picture(name) for name in ("ada", "ben", "eve"))
 PEOPLE = "/galleries/default/people"
@@ -99,7 +100,6 @@ async def erase(node: InProcess, person: str, key: str | None = None) -> dict[st
     return receipt
 
 
-async def proof(node: InProcess, person: str) -> Proof:
 async def send_batch(node: InProcess, *people: tuple[str, bytes]) -> str:
     """Let a job enrol people: in these tests nobody does it."""
     sent = await node.client.post(
@@ -111,6 +111,7 @@ async def send_batch(node: InProcess, *people: tuple[str, bytes]) -> str:
     return str(sent.json()["id"])
 
 
+async def proof(node: InProcess, person: str) -> Proof:
     async with node.container(scope=Scope.REQUEST) as unit:
         prove = await unit.get(ProveErasure)
         return await prove(workspace=node.workspace, person=PersonId(UUID(person)))
@@ -296,7 +297,6 @@ class TestTheLedger:
             assert await found_code(restored, ben) == 200
             assert await replay(restored) == Replayed(new=0, people=0, references=0)
 
-    async def test_a_backup_of_an_older_schema_forgets_them_before_the_first_answer_after_its_upgrade(
     async def test_a_batch_of_before_an_erasure_that_is_replayed_is_not_done_any_more(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
@@ -317,6 +317,7 @@ class TestTheLedger:
                 await replay(restored, further=[further])
                 assert (await restored.client.get(f"/jobs/{later}")).json()["status"] == status
 
+    async def test_a_backup_of_an_older_schema_forgets_them_before_the_first_answer_after_its_upgrade(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
         async with running(database_url, tmp_path, blobs) as now:
@@ -437,6 +438,26 @@ class TestTheLedger:
             entry = (await restored.container.get(Ledger)).read(line, "file")
             assert (await replay(restored, further=[entry])).people == 1
             assert await found_code(restored, ada) == 404
+
+    async def test_who_was_erased_is_not_made_anew_by_what_was_asked_for_before_whatever_backup_is_restored(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs):
+            pass
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            asked_at = datetime.now(UTC)
+            await erase(now, await person(now, ADA, external_id="ada"))
+        async with running(backup, tmp_path, blobs) as restored:
+            place = GalleryId(UUID((await restored.client.get("/galleries/default")).json()["id"]))
+            async with restored.container(scope=Scope.REQUEST) as unit:
+                names = await unit.get(ErasedNames)
+                for name, moment, erased in (
+                    ("ada", asked_at, True),
+                    ("ada", datetime.now(UTC), False),
+                    ("ben", asked_at, False),
+                ):
+                    assert await names.has_since(restored.workspace, place, name, moment) == erased
 
 
 class TestThoseWhoAreDue:

@@ -11,6 +11,7 @@ from application.ports.index_states import IndexStates
 from application.ports.receipts import ReceiptSigner
 from application.ports.repositories import GalleryRepository, PersonRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.receipts import SignedReceipt, signed
 from application.use_cases.idempotency import Once, RememberedAnswers
@@ -46,6 +47,7 @@ class ErasePerson:
     states: IndexStates
     remembered: RememberedAnswers
     ledger: Ledger
+    names: ErasedNames
     signer: ReceiptSigner
     audit: AuditTrail
     transaction: Transaction
@@ -90,6 +92,7 @@ class ErasePerson:
         """Remove them from the record and note it, all in the running transaction."""
         workspace, now = place.workspace, self.clock.now()
         held, people = await self.traces.of_person(workspace, person)
+        names = await self.names.of(workspace, place.id, people)
         gone = await self.people.remove(workspace, place.id, person)
         await self.reconciliations.note(workspace, gone, space=place.space, due=now)
         receipt = Receipt(
@@ -110,6 +113,7 @@ class ErasePerson:
                 self.ledger.person(workspace, person),
                 *(self.ledger.person(workspace, one) for one in people if one != person),
                 *(self.ledger.reference(workspace, one) for one in gone),
+                *names,
             ),
             receipt=signed(receipt, self.signer),
         )

@@ -11,8 +11,9 @@ from uuid import UUID
 from application.ports.blob_store import BlobKey, BlobStore, blob_key
 from application.ports.keyed_hash import KeyedHash
 from domain.enrolment import ReferenceId
-from domain.erasure import Erasure, ErasureId, canonical, person_bytes, reference_bytes
+from domain.erasure import Erasure, ErasureId, canonical, name_bytes, person_bytes, reference_bytes
 from domain.errors import LedgerUnreadable
+from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
 
@@ -46,6 +47,10 @@ class Ledger:
     def reference(self, workspace: WorkspaceId, reference: ReferenceId) -> bytes:
         """Return what stands for a reference."""
         return self.keyed_hash.digest(PURPOSE, reference_bytes(workspace, reference))
+
+    def name(self, workspace: WorkspaceId, gallery: GalleryId, looked_up_by: bytes) -> bytes:
+        """Return what stands for an `external_id` of a gallery, by what it is looked up by there."""
+        return self.keyed_hash.digest(PURPOSE, name_bytes(workspace, gallery, looked_up_by))
 
     async def file(self, erasure: Erasure) -> None:
         """Write one down, durably; twice is once. Raises `PortUnavailable`."""

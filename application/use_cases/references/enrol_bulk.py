@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import cast, final
 from uuid import UUID
@@ -50,7 +50,13 @@ class EnrolBulkItem:
             metadata=item.metadata,
             retention=item.retention,
             once=self.once(job, number),
+            asked_at=job.created_at,
         )
+
+    async def done(self, *, job: Job, number: int) -> None:
+        """Remove the file of an item that no run asks for again; where that fails, it goes when the job has ended."""
+        with suppress(PortError):
+            await self.blobs.remove(job_file(job.workspace, job.id, number))
 
 
 @final
@@ -58,8 +64,9 @@ class EnrolBulkItem:
 class EnrolBulk(JobHandler):
     """Enrol the people of a job one after the other; each has a result or a problem, and one's is no other's.
 
-    What was done is written down person by person, so that a run that goes on where another ended makes nobody
-    twice, and does not bring back whom somebody has deleted in between.
+    What was done is written down person by person, and their images go then: a run that goes on where another ended
+    makes nobody twice, and does not bring back whom somebody has deleted in between. Nor does it enrol anybody whose
+    `external_id` was somebody's who was erased since the job was started.
     """
 
     scope: Callable[[], AbstractAsyncContextManager[EnrolBulkItem]]
@@ -72,6 +79,8 @@ class EnrolBulk(JobHandler):
         for number in range(len(done), total):
             done.append({"index": number, **await self._enrolled(job, number)})
             await progress(len(done), total, STAGE, result={"items": done})
+            async with self.scope() as enrol:
+                await enrol.done(job=job, number=number)
         return {"items": done}
 
     async def _enrolled(self, job: Job, number: int) -> Mapping[str, object]:

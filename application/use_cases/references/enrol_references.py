@@ -1,7 +1,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import final
 
 from application.ports.audit import AuditTrail
@@ -19,6 +20,7 @@ from application.ports.repositories import (
     ReferenceRepository,
 )
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.idempotency import Once, RememberedAnswers
 from application.use_cases.references.places import image_key, image_place, template_place
 from application.use_cases.references.reconcile import Reconcile
@@ -87,6 +89,7 @@ class _Wanted:
     metadata: Mapping[str, str]
     retention: Retention
     once: Once[Enrolled] | None
+    asked_at: datetime | None
 
 
 @final
@@ -107,6 +110,7 @@ class EnrolReferences:
     reconciliations: ReconciliationRepository
     remembered: RememberedAnswers
     reconcile: Reconcile
+    erased: ErasedNames
     audit: AuditTrail
     transaction: Transaction
     blobs: BlobStore
@@ -125,7 +129,9 @@ class EnrolReferences:
         metadata: Mapping[str, str] | None = None,
         retention: Retention = NO_END,
         once: Once[Enrolled] | None = None,
+        asked_at: datetime | None = None,
     ) -> Enrolled:
+        """Raises `PersonNotFound` too where somebody of that `external_id` was erased since `asked_at`."""
         _check(images, person=person, external_id=external_id)
         checked_metadata(metadata or {})
         earlier = await self.remembered.earlier(workspace, once)
@@ -140,7 +146,12 @@ class EnrolReferences:
             if not accepted:
                 raise NothingAccepted("none of the images could be enrolled", rejected=rejected)
             wanted = _Wanted(
-                person=person, external_id=external_id, metadata=metadata or {}, retention=retention, once=once
+                person=person,
+                external_id=external_id,
+                metadata=metadata or {},
+                retention=retention,
+                once=once,
+                asked_at=asked_at,
             )
             found = await self._keep(place, accepted, rejected, wanted)
             if found is not None:
@@ -238,15 +249,22 @@ class EnrolReferences:
         if external_id is None:
             return await self._new(gallery, wanted)
         try:
-            return await self._known(gallery, external_id)
-        except PersonNotFound:
-            pass
-        try:
-            return await self._new(gallery, wanted)
+            return await self._named(gallery, external_id, wanted)
         except ExternalIdTaken:
             # Another call made them in between: they are known now.
             await self.transaction.rollback()
-            return await self._known(gallery, external_id)
+            return await self._named(gallery, external_id, wanted)
+
+    async def _named(self, gallery: Gallery, external_id: str, wanted: _Wanted) -> tuple[Person, WrappedKey]:
+        known = None
+        with suppress(PersonNotFound):
+            known = await self._known(gallery, external_id)
+        # Asked behind that look: whoever it missed, since they were erased, is remembered by now.
+        if wanted.asked_at is not None and await self.erased.has_since(
+            gallery.workspace, gallery.id, external_id, wanted.asked_at
+        ):
+            raise PersonNotFound("somebody of that external_id was erased after this was asked for: ask again")
+        return known or await self._new(gallery, wanted)
 
     async def _known(self, gallery: Gallery, person: PersonId | str) -> tuple[Person, WrappedKey]:
         found = await self.people.get(gallery.workspace, gallery.id, person)

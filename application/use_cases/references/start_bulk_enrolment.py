@@ -37,8 +37,8 @@ TIME_LIMIT = timedelta(hours=2)
 class StartBulkEnrolment:
     """Take up to 100 people with their images, to be enrolled by a job.
 
-    The images lie in the blob store until the job has ended, sealed under a key that goes with them. Either the
-    whole of it was taken when this returns, or nobody will be enrolled.
+    The images lie in the blob store until the job is done with their item, or has ended, sealed under a key that goes
+    with them. Either the whole of it was taken when this returns, or nobody will be enrolled.
     """
 
     record: Record
