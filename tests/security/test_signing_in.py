@@ -84,6 +84,41 @@ async def test_a_login_does_not_fail_for_want_of_room_to_hash_anew(
     assert hasher.outdated(await kept_hash(accounts))
 
 
+async def test_two_logins_that_hash_anew_at_one_moment_both_succeed(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher = await weakly_hashed(accounts)
+    hashed, both = hasher.hashed, asyncio.Barrier(2)
+
+    async def together(password: str) -> str:
+        made = await hashed(password)
+        await both.wait()
+        return made
+
+    monkeypatch.setattr(hasher, "hashed", together)
+    async with asyncio.timeout(30.0):
+        answers = await asyncio.gather(*(accounts.log_in("ada@example.org") for _ in range(2)))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert not hasher.outdated(await kept_hash(accounts))
+
+
+async def test_a_login_fails_where_the_password_was_changed_since_it_was_looked_at(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher = await weakly_hashed(accounts)
+    hashed = hasher.hashed
+
+    async def changed_meanwhile(password: str) -> str:
+        another = await hashed(OTHER_PASSWORD)
+        async with (await accounts.service.container.get(Database)).transactions.begin() as connection:
+            await connection.execute(update(USERS).values(password=another))
+        return await hashed(password)
+
+    monkeypatch.setattr(hasher, "hashed", changed_meanwhile)
+    is_problem(await accounts.log_in("ada@example.org"), 401, "login_failed")
+    await accounts.signed_in("ada@example.org", OTHER_PASSWORD)
+
+
 async def test_whoever_registers_has_a_workspace_with_a_gallery(accounts: Accounts) -> None:
     tokens = await accounts.member()
     galleries = (await accounts.call("GET", "/galleries", tokens)).json()["items"]

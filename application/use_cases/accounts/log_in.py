@@ -45,9 +45,15 @@ class LogIn:
         if user is None or not right:
             raise await self._failed(user)
         stronger = await self._stronger(password, password_hash)
-        # Between the look and the hash somebody may have changed the password or deleted the account.
-        user = await self.users.get(user.id, lock=True)
-        if user.deleted_at is not None or await self.users.password_hash(user.id) != password_hash:
+        # Between the look and the hash somebody may have changed the password or deleted the account,
+        # or another login have hashed the same password anew.
+        user, kept = await self._locked(user.id)
+        if kept != password_hash:
+            await self.transaction.rollback()  # no transaction waits for a hash
+            if await self.hasher.verified(normalised_password(password), kept):
+                password_hash, stronger = kept, None
+            user, kept = await self._locked(user.id)
+        if user.deleted_at is not None or kept != password_hash:
             raise await self._failed(user)
         await self.failures.forget(address)
         await self.logins.logged_in(user.id, at=self.clock.now(), password_hash=stronger)
@@ -75,6 +81,10 @@ class LogIn:
         if user is not None and user.deleted_at is not None:
             return user, None
         return user, password_hash
+
+    async def _locked(self, user: UserId) -> tuple[User, str | None]:
+        """Return the user, who stays as they are until the transaction ends, and what their password is hashed to."""
+        return await self.users.get(user, lock=True), await self.users.password_hash(user)
 
     async def _stronger(self, password: str, password_hash: str | None) -> str | None:
         """Return a new hash where the kept one is outdated and there is room to make one; else the next login does."""
