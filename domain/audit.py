@@ -196,6 +196,11 @@ def entry_of(event: AuditEvent, *, number: int, at: datetime, origin: Origin, ma
     )
 
 
+def begins_chain(entry: AuditEntry) -> bool:
+    """Tell whether it says that the workspace in whose chain it stands was made."""
+    return entry.action == AuditAction.WORKSPACE_CREATED and entry.subject == entry.workspace
+
+
 def fields_of(entry: AuditEntry, before: bytes | None) -> dict[str, object]:
     """Return an entry as JSON has it, without its `mac`: all that this is the keyed hash of.
 

@@ -1,12 +1,21 @@
 """Whether a chain of audit entries is as it was written; and where not, at which entry, and what was done there."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import final
 
-from domain.audit import AUDIT_PURPOSE, BEGINNING, SEAL_PURPOSE, AuditEntry, AuditHead, chained_bytes, sealed_bytes
+from domain.audit import (
+    AUDIT_PURPOSE,
+    BEGINNING,
+    SEAL_PURPOSE,
+    AuditEntry,
+    AuditHead,
+    begins_chain,
+    chained_bytes,
+    sealed_bytes,
+)
 from domain.workspace import WorkspaceId
 
 FINDINGS_KEPT = 1000
@@ -80,11 +89,21 @@ class ChainReport:
 class ChainCheck:
     """Walks along a chain: `see` every entry by number, then `end` with the head."""
 
-    def __init__(self, workspace: WorkspaceId, digest: Digest, *, known: KnownHead | None = None) -> None:
-        """Begin; `known` is what the chain is held to as well, where it was looked at before."""
+    def __init__(
+        self, workspace: WorkspaceId, digest: Digest, *, known: KnownHead | None = None, begins: bool = False
+    ) -> None:
+        """Begin.
+
+        Args:
+            workspace: whose chain it is.
+            digest: what it was made with.
+            known: what it is held to as well, where it was looked at before.
+            begins: whether its first entry must say that the workspace was made.
+        """
         self._workspace = workspace
         self._digest = digest
         self._known = known
+        self._begins = begins
         self._known_found: bytes | None = None
         self._findings: list[Finding] = []
         self._further = 0
@@ -117,6 +136,7 @@ class ChainCheck:
             self._end_run()
             self._lost = False
             self._good = (entry.number - self._shift, entry.mac)
+            self._check_beginning(entry)
         else:
             self._run.append(_broken(entry.number, unlinked=gap or self._lost or bool(self._run)))
             if len(self._run) > _RUN:
@@ -124,9 +144,15 @@ class ChainCheck:
                 self._end_run()
         self.last, self._mac = entry.number, entry.mac
 
-    def end(self, head: AuditHead | None) -> ChainReport:
-        """Check that the chain ends where its head says, and where it ended when it was last looked at."""
+    def end(self, head: AuditHead | None, *, untold: Sequence[WorkspaceId] = ()) -> ChainReport:
+        """Check that the chain ends where its head says, and where it ended when it was last looked at.
+
+        `untold` are workspaces of which it must say that they were made, and does not.
+        """
         self._end_run()
+        if untold:
+            what = f"one that says that workspace {untold[0]} was made is not there; {len(untold)} are missed in all"
+            self._find(1, Fault.REMOVED, what, until=max(self.last, 1))
         self._check_head(head)
         if self._known is not None:
             self._check_known(self._known)
@@ -168,7 +194,16 @@ class ChainCheck:
             self._add(one)
         self._run = []
 
+    def _check_beginning(self, entry: AuditEntry) -> None:
+        """Find a chain that was begun anew: the service can do that, and cannot make a workspace a second time."""
+        number, _ = self._good
+        if self._begins and number == 1 and not begins_chain(entry):
+            what = "the whole chain before it: the first entry says that the workspace was made, and this one does not"
+            self._find(entry.number, Fault.REMOVED, what)
+
     def _check_head(self, head: AuditHead | None) -> None:
+        if self._begins and not self.last and (head is None or not head.number):
+            self._find(1, Fault.REMOVED, "the whole chain is not there, and that of a workspace is never empty")
         if head is None:
             if self.last:
                 self._find(self.last, Fault.HEAD, "the chain has no head: that is not there any more")

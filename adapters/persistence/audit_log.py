@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from typing import Any, Final, final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Select, Text, cast, or_, select, union
+from sqlalchemy import ARRAY, ColumnElement, Row, Select, Text, Uuid, cast, literal, or_, select, union
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.errors import translated
-from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS
+from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS, WORKSPACES
 from application.ports.audit import AuditFilter, AuditLog
-from domain.audit import BEGINNING, AuditEntry, AuditHead
+from domain.audit import BEGINNING, INSTANCE, AuditAction, AuditEntry, AuditHead
 from domain.workspace import WorkspaceId
 
 AT_ONCE: Final = 500
@@ -67,7 +67,18 @@ class SqlAuditLog(AuditLog):
         return AuditHead(number=rows[0].number, mac=rows[0].mac, seal=rows[0].seal) if rows else None
 
     async def chains(self) -> Sequence[WorkspaceId]:
-        found = union(select(AUDIT_HEADS.c.workspace_id), select(_ENTRY.workspace_id)).subquery()
+        made = select(_ENTRY.subject_id).where(
+            _ENTRY.workspace_id == INSTANCE,
+            _ENTRY.action == AuditAction.WORKSPACE_CREATED,
+            _ENTRY.subject_id.is_not(None),
+        )
+        found = union(
+            select(literal(INSTANCE, Uuid).label("workspace_id")),
+            select(WORKSPACES.c.id),
+            made,
+            select(AUDIT_HEADS.c.workspace_id),
+            select(_ENTRY.workspace_id),
+        ).subquery()
         return [
             WorkspaceId(row.workspace_id)
             for row in await self._rows(select(found.c.workspace_id).order_by(found.c.workspace_id))

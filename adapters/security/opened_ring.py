@@ -8,6 +8,7 @@ from typing import Final, final
 
 import structlog
 
+from adapters.security.master_key import LocalMasterKey
 from adapters.security.secret import KEY_LENGTH, Secret
 from adapters.security.wrapping_keys import PORT, WrappingKeys
 from application.ports.errors import PortRejected
@@ -45,6 +46,14 @@ class OpenedRing:
             raise RuntimeError("the ring was not read yet")
         return self._hashing
 
+    @property
+    def first_master(self) -> bytes:
+        """The fingerprint of the master key that the hashing secret is itself, in an installation from before the ring.
+
+        In any other one it is nobody's.
+        """
+        return LocalMasterKey(self.hashing).fingerprint
+
     def follows_from(self, secret: Secret) -> bool:
         """Whether it is nothing but what was derived from this master secret before there was a ring."""
         return self.hashing == secret and self.wrapping.secrets == {0: secret.derive(_LEGACY_WRAP)}
@@ -75,7 +84,7 @@ class OpenedRing:
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Read it again and again in the block."""
+        """Read it again and again in the block, whatever a read raises."""
         task = asyncio.create_task(self._follow())
         try:
             yield
@@ -93,6 +102,8 @@ class OpenedRing:
                 log.error("master_key_retired", reason=error.message)  # noqa: TRY400 - the reason is all there is
             except FacepassError as error:
                 log.debug("ring_not_read", reason=error.message)
+            except Exception:  # a third party's master key may raise anything
+                log.exception("ring_not_read")
 
     async def _opened(self, entry: RingEntry) -> bytes:
         try:

@@ -91,4 +91,24 @@ class AuditLog(Protocol):
 
     @abstractmethod
     async def chains(self) -> Sequence[WorkspaceId]:
-        """Return whose chains there are, that of the instance too."""
+        """Return whose chains there are or may have been.
+
+        The instance's, those of all workspaces that there are or that it says were made, and of whatever has entries.
+        """
+
+
+class ChainBeginnings(Protocol):
+    """Knows how chains begin, so that one which is gone as a whole is missed.
+
+    With every workspace two entries are written that say that it was made: the first of its own chain, and one in the
+    instance's. A workspace that is older than the audit log has neither. Each method raises `PortUnavailable` where
+    the database is gone.
+    """
+
+    @abstractmethod
+    async def required(self, workspace: WorkspaceId) -> bool:
+        """Tell whether a workspace's chain must begin with the entry that says that it was made."""
+
+    @abstractmethod
+    async def untold(self) -> Sequence[WorkspaceId]:
+        """Return the workspaces that there are, and of which the instance's chain does not say so though it must."""

@@ -116,7 +116,9 @@ def export(*, output: Path | None, workspace: str, instance: bool) -> None:
     metavar="NUMBER:MAC",
     help="Where the chain ended earlier, as this command printed it.",
 )
-@click.option("--all", "every", is_flag=True, help="Every chain, those of workspaces that are gone too.")
+@click.option(
+    "--all", "every", is_flag=True, help="Every workspace's chain, of those that are gone too, and the instance's."
+)
 @options.workspace
 @_instance
 @options.as_json

@@ -13,6 +13,7 @@ from adapters.persistence import schema
 from adapters.persistence.answer_repository import SqlAnswerRepository
 from adapters.persistence.api_key_repository import SqlApiKeyRepository
 from adapters.persistence.audit_batch import SqlAuditBatch
+from adapters.persistence.audit_beginnings import SqlChainBeginnings
 from adapters.persistence.audit_log import SqlAuditLog
 from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
@@ -34,8 +35,9 @@ from adapters.persistence.retentions import SqlRetentions
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.persistence.wrapped_keys import SqlWrappedKeys
+from adapters.security.opened_ring import OpenedRing
 from application.ports.accounts import MembershipRepository
-from application.ports.audit import AuditBatch, AuditLog, AuditTrail
+from application.ports.audit import AuditBatch, AuditLog, AuditTrail, ChainBeginnings
 from application.ports.cipher import Cipher
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
@@ -166,6 +168,11 @@ class DatabaseProvider(Provider):
     def audit_log(self, database: Database) -> AuditLog:
         """Read past transactions."""
         return SqlAuditLog(database.reads)
+
+    @provide(scope=Scope.APP)
+    def chain_beginnings(self, database: Database, ring: OpenedRing) -> ChainBeginnings:
+        """Read past transactions."""
+        return SqlChainBeginnings(database.reads, first_master=ring.first_master)
 
     @provide(scope=Scope.APP)
     async def audit_batch(self, database: Database, keyed_hash: KeyedHash, clock: Clock) -> AsyncIterator[AuditBatch]:

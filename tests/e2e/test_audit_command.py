@@ -11,7 +11,7 @@ from entrypoints.cli.main import main
 from tests.conftest import execute
 
 Facepass = Callable[..., Result]
-THERE, GONE = UUID(int=0xA), UUID(int=0xB)
+THERE, GONE, WITHOUT = UUID(int=0xA), UUID(int=0xB), UUID(int=0xC)
 
 
 @pytest.fixture
@@ -66,9 +66,11 @@ def test_what_was_done_to_the_log_is_named_and_ends_in_status_1(facepass: Facepa
     assert number == "4"
     facepass("verify", "--instance", "--head", f"9:{mac}", status=1)
     facepass("verify", "--all", "--head", head, status=2)
-    asyncio.run(_with_chains_of(database_url, "north"))
-    chains = {one["chain"] for one in json.loads(facepass("verify", "--all", "--json", status=1).stdout)}
-    assert chains == {"the instance", "north", f"{GONE}, which is gone"}
+    asyncio.run(_with_chains_of(database_url))
+    checked = json.loads(facepass("verify", "--all", "--json", status=1).stdout)
+    chains = {one["chain"]: one["report"]["findings"] for one in checked}
+    assert set(chains) == {"the instance", "north", "south", f"{GONE}, which is gone"}
+    assert [(one["number"], one["fault"]) for one in chains["south"]] == [(1, "removed")]
 
 
 async def _tampered(url: str) -> None:
@@ -76,9 +78,10 @@ async def _tampered(url: str) -> None:
     await execute(url, "DELETE FROM audit_entries WHERE number = 2")
 
 
-async def _with_chains_of(url: str, name: str) -> None:
-    """Chains of a workspace and of one that is gone: of what the instance's head says."""
-    await execute(url, f"INSERT INTO workspaces (id, name, created_at) VALUES ('{THERE}', '{name}', now())")  # noqa: S608 - our own words
+async def _with_chains_of(url: str) -> None:
+    """Chains of a workspace and of one that is gone: of what the instance's head says. Another has none any more."""
+    for name, one in (("north", THERE), ("south", WITHOUT)):
+        await execute(url, f"INSERT INTO workspaces (id, name, created_at) VALUES ('{one}', '{name}', now())")  # noqa: S608 - our own words
     copied = "number, mac, seal FROM audit_heads ORDER BY workspace_id LIMIT 1"
     for one in (THERE, GONE):
         await execute(url, f"INSERT INTO audit_heads SELECT '{one}'::uuid, {copied}")

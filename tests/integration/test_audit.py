@@ -6,16 +6,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Row, make_url, select, text, update
+from sqlalchemy import Row, delete, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from adapters.persistence.audit_batch import REFUSALS, WAITING, SqlAuditBatch
+from adapters.persistence.audit_beginnings import SqlChainBeginnings
 from adapters.persistence.audit_log import SqlAuditLog
 from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import Database
-from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS
+from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS, INSTALLATION
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.security.keyed_hash import HmacKeyedHash
@@ -100,16 +101,50 @@ async def written(database: Database, *events: AuditEvent) -> None:
             await unit.transaction.commit()
 
 
-async def checked(database: Database, workspace: WorkspaceId = OURS, known: KnownHead | None = None) -> ChainReport:
+async def made(database: Database) -> WorkspaceId:
+    """Make a workspace as all are made, and write a little more into its chain."""
+    ours = WorkspaceId(uuid4())
+    async with begun(database) as unit:
+        await SqlWorkspaceRepository(unit.connection).add(
+            Workspace(id=ours, name=str(ours), created_at=datetime.now(UTC))
+        )
+        for place in (INSTANCE, ours):
+            unit.audit.note(event(place, action=AuditAction.WORKSPACE_CREATED, subject=ours))
+        await unit.transaction.commit()
+    await written(database, *(event(ours) for _ in range(3)))
+    return ours
+
+
+OLD = b"the first master key"
+
+
+@pytest.fixture
+async def older(database: Database) -> None:
+    """Let the installation be older than its audit log: its hashing secret is the master key of its first start."""
+    async with database.transactions.begin() as connection:
+        await connection.execute(insert(INSTALLATION).values(master_key=OLD))
+
+
+@asynccontextmanager
+async def verifying(database: Database) -> AsyncIterator[VerifyAudit]:
     async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
-        verify = VerifyAudit(log=SqlAuditLog(database.reads), batch=batch, keyed_hash=KEYED_HASH)
+        yield VerifyAudit(
+            log=SqlAuditLog(database.reads),
+            beginnings=SqlChainBeginnings(database.reads, first_master=OLD),
+            batch=batch,
+            keyed_hash=KEYED_HASH,
+        )
+
+
+async def checked(database: Database, workspace: WorkspaceId = OURS, known: KnownHead | None = None) -> ChainReport:
+    async with verifying(database) as verify:
         return await verify(workspace=workspace, known=known)
 
 
+@pytest.mark.usefixtures("older")
 async def test_one_chain_at_a_time_is_verified(database: Database) -> None:
     await written(database, event(), event(INSTANCE))
-    async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
-        verify = VerifyAudit(log=SqlAuditLog(database.reads), batch=batch, keyed_hash=KEYED_HASH)
+    async with verifying(database) as verify:
         found = await asyncio.gather(*(verify(workspace=one) for one in (OURS, INSTANCE, OURS)), return_exceptions=True)
         assert isinstance(found[0], ChainReport)
         assert all(isinstance(one, PortBusy) for one in found[1:])
@@ -129,6 +164,7 @@ async def superuser(database: Database) -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
+@pytest.mark.usefixtures("older")
 class TestAppendOnly:
     @pytest.mark.parametrize(
         "statement",
@@ -150,6 +186,7 @@ class TestAppendOnly:
         assert (await checked(database)).sound
 
 
+@pytest.mark.usefixtures("older")
 class TestTampering:
     """What whoever may do everything in the database, and has not the key, can do."""
 
@@ -290,6 +327,59 @@ class TestTampering:
         assert named(report)[-1] == (5, Fault.HEAD)
 
 
+class TestBeginnings:
+    """A chain of which everything was taken away, and that the service began anew."""
+
+    async def wiped(self, database: Database, *chains: WorkspaceId) -> None:
+        async with superuser(database) as connection:
+            for table in (AUDIT_ENTRIES, AUDIT_HEADS):
+                await connection.execute(delete(table).where(table.c.workspace_id.in_(chains)))
+
+    async def test_a_chain_as_it_was_made_is_sound(self, database: Database) -> None:
+        ours = await made(database)
+        assert (await checked(database, ours)).sound
+        assert (await checked(database, INSTANCE)).sound
+
+    async def test_a_workspace_s_chain_that_is_gone_or_was_begun_anew_is_found(self, database: Database) -> None:
+        ours = await made(database)
+        await self.wiped(database, ours, INSTANCE)
+        assert named(await checked(database, ours)) == [(1, Fault.REMOVED)]
+        await written(database, event(ours), event(INSTANCE))
+        assert named(await checked(database, ours)) == [(1, Fault.REMOVED)]
+        assert named(await checked(database, INSTANCE)) == [(1, Fault.REMOVED)]
+
+    async def test_a_beginning_of_another_workspace_is_none(self, database: Database) -> None:
+        ours = await made(database)
+        await self.wiped(database, ours)
+        await written(database, event(ours, action=AuditAction.WORKSPACE_CREATED))
+        assert named(await checked(database, ours)) == [(1, Fault.REMOVED)]
+
+    @pytest.mark.usefixtures("older")
+    async def test_only_workspaces_that_are_older_than_the_log_may_begin_otherwise(self, database: Database) -> None:
+        old = Workspace(id=OURS, name="old", created_at=datetime.now(UTC))
+        async with begun(database) as unit:
+            await SqlWorkspaceRepository(unit.connection).add(old)
+            await unit.transaction.commit()
+        assert (await checked(database)).sound
+        await written(database, event())
+        ours, theirs = await made(database), await made(database)
+        assert all([(await checked(database, one)).sound for one in (OURS, ours, INSTANCE)])
+        await self.wiped(database, ours)
+        assert named(await checked(database, ours)) == [(1, Fault.REMOVED)]
+        await self.wiped(database, INSTANCE)
+        (found,) = (await checked(database, INSTANCE)).findings
+        assert (found.fault, str(theirs) in found.what) == (Fault.REMOVED, True)
+
+    async def test_chains_of_workspaces_that_are_there_or_once_were_are_all_asked_for(self, database: Database) -> None:
+        there, gone = await made(database), await made(database)
+        await self.wiped(database, there, gone)
+        async with database.transactions.begin() as connection:
+            await connection.execute(text("DELETE FROM workspaces WHERE id = :it"), {"it": gone})
+        assert await SqlAuditLog(database.reads).chains() == [INSTANCE, *sorted([there, gone])]
+        assert named(await checked(database, gone)) == [(1, Fault.REMOVED)]
+
+
+@pytest.mark.usefixtures("older")
 class TestTogether:
     async def test_many_writers_of_one_chain_leave_no_gap(self, database: Database) -> None:
         async def write(number: int) -> None:
@@ -347,6 +437,7 @@ class TestTogether:
         assert (report.entries, report.sound) == (1, True)
 
 
+@pytest.mark.usefixtures("older")
 class TestBatch:
     async def test_a_database_that_is_away_costs_nothing_but_time(self, database: Database, database_url: str) -> None:
         async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:

@@ -1,6 +1,8 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select, text, update
@@ -9,6 +11,7 @@ from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import Database
 from adapters.persistence.key_ring import SqlKeyRing
 from adapters.persistence.tables import INSTALLATION, KEY_RING
+from adapters.security import wrapping_keys
 from adapters.security.cipher import AesGcmCipher
 from adapters.security.keyed_hash import HmacKeyedHash
 from adapters.security.master_key import LocalMasterKey
@@ -18,9 +21,10 @@ from adapters.security.wrapping_keys import WrappingKeys
 from adapters.system.id_generator import UuidV7Generator
 from application.ports.cipher import DataKeyId, Place
 from application.ports.errors import PortRejected, PortUnavailable
-from application.ports.key_ring import RingEntry, RingPurpose
+from application.ports.key_ring import SETTLED_AFTER, RingEntry, RingPurpose
 from domain.workspace import WorkspaceId
-from entrypoints.wiring.keys import opened_ring
+from entrypoints.wiring.keys import opened_ring, sealing_at
+from tests.e2e.in_process import settings_for
 
 IDS = UuidV7Generator()
 OLD = LocalMasterKey(Secret(b"\x01" * 32))
@@ -65,6 +69,7 @@ async def test_a_new_installation_draws_secrets_that_outlive_its_processes(datab
     assert first.hashing == second.hashing
     assert first.wrapping.secrets == second.wrapping.secrets
     assert first.hashing != OLD.secret
+    assert first.first_master != OLD.fingerprint
     assert first.wrapping.secrets[0] != OLD.secret.derive("wrap")
     async with database.transactions.connect() as connection:
         assert await connection.scalar(select(INSTALLATION.c.master_key)) == OLD.fingerprint
@@ -82,6 +87,7 @@ async def test_an_installation_with_data_goes_on_with_what_it_has(database: Data
         await connection.execute(insert(INSTALLATION).values(master_key=OLD.fingerprint))
     ring = await opened(database)
     assert ring.hashing == OLD.secret
+    assert ring.first_master == OLD.fingerprint
     old = AesGcmCipher(WrappingKeys({0: OLD.secret.derive("wrap")}))
     key = old.new_key(DataKeyId(IDS.new()), workspace=HOME)
     place = Place(workspace=HOME, subject=IDS.new(), purpose="template")
@@ -150,6 +156,77 @@ async def test_a_process_learns_of_a_new_wrapping_key_by_itself(database: Databa
         async with asyncio.timeout(30.0):
             while 1 not in ring.wrapping.secrets:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
+
+
+class Unsound(RuntimeError):
+    """What no port raises."""
+
+
+@pytest.mark.parametrize("error", [Unsound(), PortRejected("master_key", "no"), PortUnavailable("database", "gone")])
+async def test_a_process_reads_the_ring_again_whatever_a_read_raised(database: Database, error: Exception) -> None:
+    await opened(database)
+    kept, reads = await entries(database), 0
+
+    async def read() -> Sequence[RingEntry]:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            raise error
+        return kept
+
+    ring = OpenedRing(OLD, read)
+    await ring.read()
+    async with ring.followed(), asyncio.timeout(30.0):
+        while reads < 3:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+
+
+async def test_a_process_that_cannot_read_the_ring_seals_nothing_more_and_opens_what_it_knows(
+    database: Database,
+) -> None:
+    await opened(database)
+    kept = await entries(database)
+    reads = 0
+
+    async def read() -> Sequence[RingEntry]:
+        nonlocal reads
+        reads += 1
+        if reads > 1:
+            raise PortUnavailable("database", "gone")
+        return kept
+
+    ring = OpenedRing(OLD, read)
+    await ring.read()
+    cipher = AesGcmCipher(ring.wrapping)
+    key = cipher.new_key(DataKeyId(IDS.new()), workspace=HOME)
+    ring.wrapping.renew(ring.wrapping.secrets, sealing=0, read_at=time.monotonic() - SETTLED_AFTER)
+    async with ring.followed(), asyncio.timeout(30.0):
+        while reads < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+        with pytest.raises(PortUnavailable, match="cannot be read"):
+            cipher.new_key(DataKeyId(IDS.new()), workspace=HOME)
+        with pytest.raises(PortUnavailable, match="cannot be read"):
+            cipher.rewrapped(key)
+    place = Place(workspace=HOME, subject=IDS.new(), purpose="template")
+    assert cipher.open(cipher.seal(b"x", key=key, place=place), key=key, place=place) == b"x"
+
+
+async def test_a_process_seals_again_as_soon_as_it_has_read_the_ring(database: Database) -> None:
+    ring = await opened(database)
+    cipher = AesGcmCipher(ring.wrapping)
+    ring.wrapping.renew(ring.wrapping.secrets, sealing=0, read_at=time.monotonic() - SETTLED_AFTER)
+    with pytest.raises(PortUnavailable, match="cannot be read"):
+        cipher.new_key(DataKeyId(IDS.new()), workspace=HOME)
+    await ring.read()
+    assert cipher.new_key(DataKeyId(IDS.new()), workspace=HOME)
+
+
+async def test_a_migration_seals_however_long_it_takes(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealing = await sealing_at(database_url, settings_for(database_url, tmp_path, tmp_path / "models"))()
+    monkeypatch.setattr(wrapping_keys, "SETTLED_AFTER", -1.0)
+    assert sealing.cipher.new_key(DataKeyId(IDS.new()), workspace=HOME)
 
 
 async def test_a_process_whose_master_key_was_retired_seals_nothing_more(database: Database) -> None:

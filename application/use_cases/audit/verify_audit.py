@@ -3,9 +3,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
-from application.ports.audit import AuditBatch, AuditFilter, AuditLog
+from application.ports.audit import AuditBatch, AuditFilter, AuditLog, ChainBeginnings
 from application.ports.errors import PortBusy
 from application.ports.keyed_hash import KeyedHash
+from domain.audit import INSTANCE
 from domain.audit_chain import ChainCheck, ChainReport, KnownHead
 from domain.workspace import WorkspaceId
 
@@ -19,13 +20,15 @@ class VerifyAudit:
     """Walk along a chain, compute every entry's keyed hash again, and name what was changed, removed or inserted.
 
     Whoever holds the database and not the key cannot make an entry that fits, nor set the end of the chain back to
-    one that they have never seen there. An end that was cut off by somebody who kept an earlier one shows against a
-    head that was kept elsewhere (`head`): so keep what this returns as `head`.
+    one that they have never seen there, nor begin a chain anew: its first entry says that its workspace was made. An
+    end that was cut off by somebody who kept an earlier one shows against a head that was kept elsewhere (`head`): so
+    keep what this returns as `head`.
 
     A long chain is minutes of work, so a process walks along one at a time: whoever asks meanwhile gets a 503 `busy`.
     """
 
     log: AuditLog
+    beginnings: ChainBeginnings
     batch: AuditBatch
     keyed_hash: KeyedHash
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -50,7 +53,8 @@ class VerifyAudit:
         self, workspace: WorkspaceId, known: KnownHead | None, counted: Callable[[int], None]
     ) -> ChainReport:
         await self.batch.flush()
-        check = ChainCheck(workspace, self.keyed_hash.digest, known=known)
+        begins = workspace != INSTANCE and await self.beginnings.required(workspace)
+        check = ChainCheck(workspace, self.keyed_hash.digest, known=known, begins=begins)
         await self._walk(check, workspace, counted)
         while True:
             head = await self.log.head(workspace)
@@ -59,7 +63,7 @@ class VerifyAudit:
                 # Written since, or removed.
                 await self._walk(check, workspace, counted)
             if check.entries == seen:
-                return check.end(head)
+                return check.end(head, untold=await self.beginnings.untold() if workspace == INSTANCE else ())
 
     async def _walk(self, check: ChainCheck, workspace: WorkspaceId, counted: Callable[[int], None]) -> None:
         after = check.last if check.entries else None
