@@ -1,8 +1,8 @@
 from collections.abc import Sequence
 from datetime import datetime
-from typing import final
+from typing import Any, final
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.retention import ERASE_AFTER
@@ -25,25 +25,34 @@ class SqlRetentions(Retentions):
         self._connection = connection
 
     async def erase_after(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> datetime | None:
-        found = await self._connection.execute(
-            select(ERASE_AFTER)
-            .select_from(_IN_GALLERIES)
-            .where(
-                PEOPLE.c.workspace_id == workspace,
-                PEOPLE.c.gallery_id == gallery,
-                PEOPLE.c.id == person,
-                PEOPLE.c.merged_into.is_(None),
-            )
-        )
+        found = await self._connection.execute(_of(select(ERASE_AFTER), workspace, gallery, person))
         return found.scalar()
+
+    async def is_due(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId, now: datetime) -> bool:
+        found = await self._connection.execute(_of(select(_is_due(now)), workspace, gallery, person))
+        return bool(found.scalar())
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, GalleryId, PersonId]]:
         erase_after = ERASE_AFTER.label("erase_after")
         found = await self._connection.execute(
             select(PEOPLE.c.workspace_id, PEOPLE.c.gallery_id, PEOPLE.c.id, erase_after)
             .select_from(_IN_GALLERIES)
-            .where(PEOPLE.c.merged_into.is_(None), now >= ERASE_AFTER)
+            .where(PEOPLE.c.merged_into.is_(None), _is_due(now))
             .order_by(erase_after, PEOPLE.c.id)
             .limit(limit)
         )
         return [(WorkspaceId(row.workspace_id), GalleryId(row.gallery_id), PersonId(row.id)) for row in found]
+
+
+def _of(wanted: Select[Any], workspace: WorkspaceId, gallery: GalleryId, person: PersonId) -> Select[Any]:
+    return wanted.select_from(_IN_GALLERIES).where(
+        PEOPLE.c.workspace_id == workspace,
+        PEOPLE.c.gallery_id == gallery,
+        PEOPLE.c.id == person,
+        PEOPLE.c.merged_into.is_(None),
+    )
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    # Nothing is more final than an erasure: it takes two clocks that agree.
+    return func.least(now, func.now()) >= ERASE_AFTER

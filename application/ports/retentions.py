@@ -21,5 +21,12 @@ class Retentions(Protocol):
         """
 
     @abstractmethod
+    async def is_due(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId, now: datetime) -> bool:
+        """Whether somebody is due, by the earlier of `now` and the database's clock: one that is ahead erases nobody."""
+
+    @abstractmethod
     async def due(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, GalleryId, PersonId]]:
-        """Return up to `limit` people of all workspaces who are due at `now`, the longest first: for upkeep alone."""
+        """Return up to `limit` people of all workspaces who are due, the longest first: for upkeep alone.
+
+        By the same clocks.
+        """

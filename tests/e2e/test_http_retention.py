@@ -124,13 +124,18 @@ async def test_a_gallery_s_consent_is_everybody_s_who_has_none_of_their_own(node
 
 
 async def test_the_database_computes_what_the_domain_says(node: InProcess) -> None:
-    now = datetime.now(UTC).replace(microsecond=0)
+    # A while ago: nobody is due by a clock that is ahead of the database's.
+    now = datetime.now(UTC).replace(microsecond=0) - timedelta(days=10)
     choices = [
         Retention(days=days, consent_expires_at=consent)
         for days, consent in product((None, 1), (None, now - timedelta(hours=1), now + timedelta(days=2)))
     ]
     made = await enrol(node, ADA, external_id="ada")
     gallery, person = GalleryId(UUID(made["gallery_id"])), PersonId(UUID(made["id"]))
+    async with node.container(scope=Scope.REQUEST) as unit:
+        connection = await unit.get(SqlConnection)
+        await connection.execute(text("UPDATE \"references\" SET created_at = created_at - interval '10 days'"))
+        await connection.commit()
     references = (await node.client.get("/galleries/default/references")).json()["items"]
     since = datetime.fromisoformat(references[0]["created_at"])
     for own, its in product(choices, choices):
@@ -148,7 +153,9 @@ async def test_the_database_computes_what_the_domain_says(node: InProcess) -> No
             assert await retentions.erase_after(node.workspace, gallery, person) == expected
             for moment in (now, now + timedelta(days=3), now + timedelta(days=500)):
                 due = await retentions.due(moment, limit=10)
-                assert due == ([(node.workspace, gallery, person)] if expected and expected <= moment else [])
+                is_due = expected is not None and expected <= moment
+                assert due == ([(node.workspace, gallery, person)] if is_due else [])
+                assert await retentions.is_due(node.workspace, gallery, person, moment) == is_due
 
 
 async def test_another_enrolment_begins_the_retention_anew(node: InProcess) -> None:

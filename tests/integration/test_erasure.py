@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,14 +14,16 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from dishka import Scope
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
 from adapters.persistence import schema
+from adapters.persistence.connection import SqlConnection
+from adapters.persistence.database import Database
 from application.ports.blob_store import BlobKey
 from application.ports.clock import Clock
-from application.ports.erasures import LedgerMark
-from application.ports.retentions import Retentions
+from application.ports.erasures import LedgerMark, Traces
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
 from application.use_cases.erasure.erased_names import ErasedNames
@@ -42,6 +45,7 @@ from tests.conftest import beside, execute
 from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
 from tests.e2e.wire import encoded
 from tests.e2e.with_jobs import WithJobs
+from tests.locks import somebody_waits
 
 ADA, BEN, EVE = (MemoryFaceEmbedder.picture(name) for name in ("ada", "ben", "eve"))
 PEOPLE = "/galleries/default/people"
@@ -57,6 +61,13 @@ class CountingBlobStore(StoppableBlobStore):
     async def get(self, key: BlobKey) -> bytes | None:
         self.read += 1
         return await super().get(key)
+
+
+class Ahead(Clock):
+    """A clock that has jumped a year ahead."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(days=365)
 
 
 class Backends(WithJobs):
@@ -317,6 +328,26 @@ class TestTheLedger:
                 await replay(restored, further=[further])
                 assert (await restored.client.get(f"/jobs/{later}")).json()["status"] == status
 
+    async def test_an_image_that_came_back_without_its_row_is_noted_to_be_removed(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs):
+            pass
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            ada = await person(now, ADA)
+            (image,) = [BlobKey(key) for key in await keys(blobs, "images/")]
+            content = await blobs.get(image)
+            assert content is not None
+            await erase(now, ada)
+            await blobs.put(image, content)
+        async with running(backup, tmp_path, blobs) as restored:
+            async with restored.container(scope=Scope.REQUEST) as unit:
+                noted = await (await unit.get(Traces)).noted(restored.workspace, after=None, limit=10)
+                assert [str(one) for one in noted] == [image.rpartition("/")[2]]
+                await (await unit.get(Reconcile))(workspace=restored.workspace, references=noted)
+            assert (await proof(restored, ada)).gone
+
     async def test_a_backup_of_an_older_schema_forgets_them_before_the_first_answer_after_its_upgrade(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
@@ -497,7 +528,7 @@ class TestThoseWhoAreDue:
                         raise CannotOpen("its key is damaged")
                     return await erase(workspace=workspace, gallery=gallery, person=person)
 
-                yield DueUnit(retentions=await unit.get(Retentions), erase=erased)  # type: ignore[arg-type]  # called alike
+                yield replace(await unit.get(DueUnit), erase=erased)  # type: ignore[arg-type]  # called alike
 
         failed: list[tuple[str, type[Exception]]] = []
         due = EraseDue(
@@ -507,4 +538,31 @@ class TestThoseWhoAreDue:
         )
         assert [await due(), await due()] == [1, 0]
         assert failed == [(ada, CannotOpen)] * 2
+        assert [await found_code(node, one) for one in (ada, ben)] == [200, 404]
+
+    @pytest.mark.parametrize(
+        "given",
+        ["UPDATE people SET retention_days = 30", 'UPDATE "references" SET created_at = now()'],
+        ids=["a longer time", "another enrolment"],
+    )
+    async def test_whoever_is_given_longer_while_the_erasure_waits_for_them_stays(
+        self, node: InProcess, database_url: str, given: str
+    ) -> None:
+        ada = await person(node, ADA, retention_days="1")
+        await execute(database_url, "UPDATE \"references\" SET created_at = created_at - interval '2 days'")
+        async with node.container(scope=Scope.REQUEST) as unit:
+            connection = await unit.get(SqlConnection)
+            await connection.execute(text("SELECT FROM people FOR NO KEY UPDATE"))
+            erasing = asyncio.create_task((await node.container.get(EraseDue))())
+            await somebody_waits(await node.container.get(Database))
+            await connection.execute(text(given))
+            await connection.commit()
+        assert await erasing == 0
+        assert await found_code(node, ada) == 200
+
+    async def test_a_node_whose_clock_is_ahead_erases_nobody_early(self, node: InProcess) -> None:
+        ada = await person(node, ADA, retention_days="30")
+        ben = await person(node, BEN, consent_expires_at="2001-01-01T00:00:00Z")
+        due = replace(await node.container.get(EraseDue), clock=Ahead())
+        assert await due() == 1
         assert [await found_code(node, one) for one in (ada, ben)] == [200, 404]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from application.ports.clock import Clock
+from application.ports.erasures import KeptPeople
 from application.ports.retentions import Retentions
 from application.use_cases.erasure.erase_person import ErasePerson
 from domain.errors import NotFound, PersonMerged
@@ -18,6 +19,7 @@ class DueUnit:
     """What one step of it needs, in a transaction of its own."""
 
     retentions: Retentions
+    kept: KeptPeople
     erase: ErasePerson
 
 
@@ -26,7 +28,7 @@ class DueUnit:
 class EraseDue:
     """Erase those whose consent has expired or whose retention has ended, as by a call; receipts are kept.
 
-    Somebody who cannot be erased holds up nobody else.
+    Somebody who cannot be erased holds up nobody else, and a node whose clock is ahead erases nobody early.
     """
 
     scope: Callable[[], AbstractAsyncContextManager[DueUnit]]
@@ -43,11 +45,11 @@ class EraseDue:
         erased = 0
         for workspace, gallery, person in due:
             async with self.scope() as unit:
-                # Asked again: somebody may have given them a longer time meanwhile.
-                until = await unit.retentions.erase_after(workspace, gallery, person)
-                if until is None or until > self.clock.now():
-                    continue
                 try:
+                    await unit.kept.locked(workspace, gallery, person)
+                    # Asked again, and in the transaction that erases: somebody may have given them a longer time.
+                    if not await unit.retentions.is_due(workspace, gallery, person, self.clock.now()):
+                        continue
                     await unit.erase(workspace=workspace, gallery=gallery, person=person)
                 except (NotFound, PersonMerged):
                     continue  # deleted or merged in between
