@@ -5,7 +5,7 @@ from typing import Final, final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from application.ports.errors import PortBusy, PortUnavailable
-from application.ports.key_ring import KNOWN_WITHIN
+from application.ports.key_ring import KNOWN_WITHIN, SETTLED_AFTER
 from domain.errors import CannotOpen
 
 PORT: Final = "master_key"
@@ -33,9 +33,15 @@ class WrappingKeys:
 
     @property
     def sealing(self) -> tuple[int, AESGCM]:
-        """The one for what is new. Raises `PortUnavailable` where there is none any more."""
+        """The one for what is new.
+
+        Raises `PortUnavailable` where there is none any more, and where another one may be in use by now: the ring was
+        not read for as long as that waits.
+        """
         if not self._keys:
             raise PortUnavailable(PORT, "it was retired: start again with the new one")
+        if self._unread_for(SETTLED_AFTER):
+            raise PortUnavailable(PORT, "its ring of keys cannot be read, so what is sealed now might be lost")
         return self._sealing, self._keys[self._sealing]
 
     def numbered(self, number: int) -> AESGCM:
@@ -49,7 +55,7 @@ class WrappingKeys:
             return found
         if not self._keys:
             raise PortUnavailable(PORT, "it was retired: start again with the new one")
-        if self._renewed_at is not None and time.monotonic() - self._renewed_at > 2 * KNOWN_WITHIN:
+        if self._unread_for(2 * KNOWN_WITHIN):
             raise PortBusy(PORT, "its ring of keys is being read again")
         raise CannotOpen("it was sealed under a key that the ring does not have")
 
@@ -57,6 +63,9 @@ class WrappingKeys:
         """Replace them by what the ring held at `read_at` on the monotonic clock; none: all of them were taken away."""
         self._put(keys, sealing)
         self._renewed_at = read_at
+
+    def _unread_for(self, seconds: float) -> bool:
+        return self._renewed_at is not None and time.monotonic() - self._renewed_at > seconds
 
     def _put(self, keys: Mapping[int, bytes], sealing: int) -> None:
         if dict(keys) != self._secrets:

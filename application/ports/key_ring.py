@@ -11,7 +11,7 @@ KNOWN_WITHIN = 1.0
 
 SETTLED_AFTER = 5.0
 """Seconds, on the database's clock, that a wrapping key waits before anything is wrapped by it: by then every process
-can open what is."""
+can open what is, or has not read the ring for so long that it wraps nothing any more."""
 
 
 class RingPurpose(StrEnum):

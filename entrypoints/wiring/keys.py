@@ -29,6 +29,7 @@ from adapters.security.master_key import (
 )
 from adapters.security.opened_ring import OpenedRing, first_entries
 from adapters.security.secret import KEY_LENGTH, Secret
+from adapters.security.wrapping_keys import WrappingKeys
 from application.ports.key_ring import RingEntry
 from application.ports.master_key import MasterKey
 from entrypoints.settings import PREFIX, Settings
@@ -139,8 +140,10 @@ def sealing_at(url: str, settings: Settings) -> OpenSealing:
                 ring = await opened_ring(master, reads=pool, transactions=pool)
         finally:
             await pool.dispose()
+        # Nobody follows the ring from here on, and a migration may take longer than a process trusts what it read.
+        keys = WrappingKeys(ring.wrapping.secrets, sealing=ring.wrapping.sealing[0])
         return Sealing(
-            cipher=AesGcmCipher(ring.wrapping),
+            cipher=AesGcmCipher(keys),
             keyed_hash=HmacKeyedHash(ring.hashing),
             from_master_key=isinstance(master, LocalMasterKey) and ring.follows_from(master.secret),
         )

@@ -214,7 +214,12 @@ class TestDatabase:
 
                 await asyncio.to_thread(server.start)
                 assert await found(client, astronaut) == ["eileen"]
-                await enrol(client, cast[0], external_id="new")
+
+                async def is_enrolled() -> bool:
+                    new = {"files": {"image": cast[0]}, "data": {"external_id": "new"}}
+                    return (await client.post(REFERENCES, **new)).status_code == 201
+
+                await until(is_enrolled)
                 assert await found(client, cast[0]) == ["new"]
                 assert (await agreement(service)).agrees
 

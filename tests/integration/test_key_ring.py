@@ -229,29 +229,6 @@ async def test_a_migration_seals_however_long_it_takes(
     assert sealing.cipher.new_key(DataKeyId(IDS.new()), workspace=HOME)
 
 
-class Unsound(RuntimeError):
-    """What no port raises."""
-
-
-@pytest.mark.parametrize("error", [Unsound(), PortRejected("master_key", "no"), PortUnavailable("database", "gone")])
-async def test_a_process_reads_the_ring_again_whatever_a_read_raised(database: Database, error: Exception) -> None:
-    await opened(database)
-    kept, reads = await entries(database), 0
-
-    async def read() -> Sequence[RingEntry]:
-        nonlocal reads
-        reads += 1
-        if reads == 2:
-            raise error
-        return kept
-
-    ring = OpenedRing(OLD, read)
-    await ring.read()
-    async with ring.followed(), asyncio.timeout(30.0):
-        while reads < 3:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
-
-
 async def test_a_process_whose_master_key_was_retired_seals_nothing_more(database: Database) -> None:
     ring = await opened(database)
     cipher = AesGcmCipher(ring.wrapping)

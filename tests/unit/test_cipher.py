@@ -13,6 +13,7 @@ from adapters.security.secret import KEY_LENGTH, Secret
 from adapters.security.wrapping_keys import WrappingKeys
 from application.ports.cipher import DataKeyId, Place, WrappedKey
 from application.ports.errors import PortBusy, PortUnavailable
+from application.ports.key_ring import SETTLED_AFTER
 from domain.errors import CannotOpen
 from domain.workspace import WorkspaceId
 
@@ -187,6 +188,18 @@ def test_a_number_that_may_be_known_elsewhere_already_is_no_damage() -> None:
     keys.renew({0: FIRST}, sealing=0, read_at=time.monotonic())
     with pytest.raises(CannotOpen):
         AesGcmCipher(keys).seal(b"template", key=later, place=PLACE)
+
+
+def test_nothing_is_sealed_by_a_key_that_another_may_have_followed_by_now() -> None:
+    keys = WrappingKeys({0: FIRST})
+    cipher = AesGcmCipher(keys)
+    key = cipher.new_key(DataKeyId(UUID(int=100)), workspace=HOME)
+    keys.renew({0: FIRST}, sealing=0, read_at=time.monotonic() - SETTLED_AFTER)
+    with pytest.raises(PortUnavailable, match="cannot be read"):
+        cipher.new_key(DataKeyId(UUID(int=101)), workspace=HOME)
+    assert cipher.open(cipher.seal(b"x", key=key, place=PLACE), key=key, place=PLACE) == b"x"
+    keys.renew({0: FIRST}, sealing=0, read_at=time.monotonic())
+    assert cipher.new_key(DataKeyId(UUID(int=101)), workspace=HOME)
 
 
 def test_without_any_wrapping_key_nothing_is_sealed_and_nothing_called_damaged(
