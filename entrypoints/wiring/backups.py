@@ -31,6 +31,8 @@ from application.use_cases.erasure.ledger import LEDGER, Ledger
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
 from application.use_cases.jobs.abandon_bulk_enrolments import AbandonBulkEnrolments
 from application.use_cases.jobs.files import JOBS
+from application.use_cases.references.note_stray_images import NoteStrayImages
+from application.use_cases.references.places import IMAGES
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.all_galleries import all_galleries
 from application.use_cases.upkeep.rebuild_index import RebuildIndex
@@ -218,6 +220,7 @@ async def restore(
             entries = await _entries(container, further)
             replayed = await _forget_again(container, entries, report)
             await _end_jobs(container)
+            await _note_strays(container)
             await _audit(
                 container,
                 AuditAction.BACKUP_RESTORED,
@@ -340,6 +343,19 @@ async def _end_jobs(container: AsyncContainer) -> None:
     blobs = await container.get(BlobStore)
     async for key in blobs.keys(f"{JOBS}/"):
         await blobs.remove(key)
+
+
+async def _note_strays(container: AsyncContainer) -> None:
+    """See to it that the service removes images that the record does not have; those of no workspace go at once."""
+    workspaces = await _workspaces(container)
+    for workspace in workspaces:
+        async with container(scope=Scope.REQUEST) as unit:
+            await (await unit.get(NoteStrayImages))(workspace=workspace)
+    known = {str(one) for one in workspaces}
+    blobs = await container.get(BlobStore)
+    async for key in blobs.keys(f"{IMAGES}/"):
+        if key.split("/")[1] not in known:
+            await blobs.remove(key)
 
 
 async def _workspaces(container: AsyncContainer) -> Sequence[WorkspaceId]:

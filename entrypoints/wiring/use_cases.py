@@ -58,6 +58,7 @@ from application.use_cases.references.enrol_bulk import EnrolBulk
 from application.use_cases.references.enrol_references import EnrolReferences
 from application.use_cases.references.get_reference import GetReference
 from application.use_cases.references.list_references import ListReferences
+from application.use_cases.references.note_stray_images import NoteStrayImages
 from application.use_cases.references.read_image import ReadImage
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.upkeep.compare_decisions import CompareDecisions
@@ -151,6 +152,7 @@ class UseCaseProvider(Provider):
         GetReference,
         ReadImage,
         DeleteReference,
+        NoteStrayImages,
         MendIndex,
         RebuildIndex,
         RekeyGallery,

@@ -1,8 +1,11 @@
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 from dishka import Scope
@@ -10,13 +13,19 @@ from sqlalchemy import select
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import AUDIT_ENTRIES
-from application.ports.blob_store import BlobKey
+from application.ports.blob_store import BlobKey, blob_key
 from application.ports.erasures import Erasures
 from application.ports.errors import PortUnavailable
+from application.ports.repositories import ReconciliationRepository
+from application.ports.transaction import Transaction
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.erasure.replay_ledger import ReplayLedger
+from application.use_cases.references.note_stray_images import NoteStrayImages
+from application.use_cases.references.places import image_key
+from application.use_cases.spaces import ServedSpaces
 from domain.audit import INSTANCE
+from domain.enrolment import ReferenceId
 from entrypoints.settings import Settings
 from entrypoints.wiring.backups import (
     MANIFEST,
@@ -29,7 +38,19 @@ from entrypoints.wiring.backups import (
 )
 from entrypoints.wiring.start_error import StartError
 from tests.e2e.in_process import InProcess, StoppableBlobStore, in_process, settings_for
-from tests.integration.test_erasure import ADA, BEN, Backends, erase, found, found_code, person, proof, send_batch
+from tests.integration.test_erasure import (
+    ADA,
+    BEN,
+    EVE,
+    Backends,
+    enrol,
+    erase,
+    found,
+    found_code,
+    person,
+    proof,
+    send_batch,
+)
 
 
 def unheard(_stage: str, _done: int, _total: int | None) -> None:
@@ -126,6 +147,65 @@ async def test_a_batch_that_was_not_done_enrols_nobody_after_a_restore(installat
         assert (job["id"], job["status"]) == (sent, "failed")
         assert [one["code"] for one in job["errors"]] == ["database_restored"]
         assert [key async for key in installation.blobs.keys("jobs/")] == []
+
+
+class LateBlobStore(StoppableBlobStore):
+    """Lets something happen between the record's copy and that of the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_copy: Callable[[], Awaitable[object]] | None = None
+
+    async def keys(self, prefix: str) -> AsyncIterator[BlobKey]:
+        if not prefix and self.before_copy is not None:
+            await self.before_copy()
+        async for key in super().keys(prefix):
+            yield key
+
+
+async def test_images_that_the_restored_record_does_not_have_are_removed(installation: Installation) -> None:
+    blobs = LateBlobStore()
+    installation = replace(installation, backends=Backends(blobs))
+    late: list[str] = []
+    async with installation.running(installation.settings) as node:
+        ada = await person(node, ADA, external_id="ada")
+        [kept] = [key async for key in blobs.keys("images/")]
+
+        async def enrol_late() -> None:
+            late.append(await person(node, EVE))
+
+        blobs.before_copy = enrol_late
+        made = await installation.back_up(node)
+        assert (made.rows("people"), made.blobs) == (1, 2)
+        blobs.before_copy = None
+        await erase(node, late[0])
+        await enrol(node, ADA, person_id=ada)
+    elsewhere = blob_key("images", uuid4(), uuid4())
+    await blobs.put(elsewhere, b"of a workspace that came after the backup")
+    await installation.restored(installation.elsewhere, installation.backends)
+    assert await blobs.get(elsewhere) is None
+    async with in_process(installation.elsewhere, installation.backends) as node, asyncio.timeout(20):
+        while [key async for key in blobs.keys("images/")] != [kept]:  # noqa: ASYNC110 - a store has no event
+            await asyncio.sleep(0.02)
+        assert (await proof(node, late[0])).gone
+
+
+async def test_an_image_whose_reference_is_there_or_just_coming_is_no_stray_one(installation: Installation) -> None:
+    async with installation.running(installation.settings) as node:
+        await person(node, ADA)
+        coming, stray = sorted(ReferenceId(UUID(int=uuid4().int)) for _ in range(2))
+        for reference in (coming, stray):
+            await installation.blobs.put(image_key(node.workspace, reference), b"an image")
+        async with node.container(scope=Scope.REQUEST) as unit:
+            note = (await unit.get(ReconciliationRepository)).note
+            space = (await node.container.get(ServedSpaces)).first.id
+            await note(node.workspace, [coming], space=space, due=datetime(2999, 1, 1, tzinfo=UTC))
+            await (await unit.get(Transaction)).commit()
+        async with node.container(scope=Scope.REQUEST) as unit:
+            assert await (await unit.get(NoteStrayImages))(workspace=node.workspace) == 1
+        async with node.container(scope=Scope.REQUEST) as unit:
+            due = await (await unit.get(ReconciliationRepository)).due(datetime.now(UTC), limit=10)
+            assert due == [(node.workspace, stray)]
 
 
 async def test_with_the_blob_store_lost_too_an_exported_ledger_forgets_them(installation: Installation) -> None:

@@ -17,6 +17,7 @@ from application.ports.repositories import (
 from application.ports.transaction import Transaction
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.jobs.abandon_bulk_enrolments import AbandonBulkEnrolments
+from application.use_cases.references.note_stray_images import NoteStrayImages
 from application.use_cases.references.reconcile import Reconcile
 from domain.audit import AuditAction, AuditEvent
 from domain.enrolment import ReferenceId
@@ -52,7 +53,8 @@ class ReplayLedger:
     """Erase again whoever the ledger says was erased and the database has: it was restored from an older backup.
 
     Before a service serves. Bulk enrolments that the database has still to do and that were sent before such an
-    erasure are ended first: they may bring the person back. Where the database knows all of the ledger, names of the
+    erasure are ended first: they may bring the person back. Images that the record does not have, since they came after
+    the backup, are noted to be removed. Where the database knows all of the ledger, names of the
     last days are listed and nothing else. May be interrupted: an erasure is known to the database only when it was
     done.
     """
@@ -68,6 +70,7 @@ class ReplayLedger:
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
     abandon: AbandonBulkEnrolments
+    note_stray: NoteStrayImages
     audit: AuditTrail
     transaction: Transaction
     clock: Clock
@@ -91,6 +94,7 @@ class ReplayLedger:
             digests = {digest for one in these for digest in one.digests}
             people += await self._erase_people(workspace, digests)
             references += await self._erase_references(workspace, digests)
+            await self.note_stray(workspace=workspace)
         for one in entries.values():
             await self.erasures.add(one)
         await self.mark.set_replayed_until(begun - MARGIN)
