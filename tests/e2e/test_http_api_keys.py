@@ -13,6 +13,7 @@ from application.use_cases.jobs.start_job import StartJob
 from domain.credential import looks_like_key
 from domain.job import JobWork
 from domain.permission import Role, Scope
+from tests.conftest import execute
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import another_workspace, caller, sign_in
 from tests.e2e.wire import is_problem
@@ -275,6 +276,19 @@ async def test_anothers_keys_are_not_found(service: InProcess) -> None:
         assert (await client.get("/api-keys")).json()["items"] == []
     async with keyed(service, key) as mine:
         assert (await mine.get("/galleries")).status_code == 200
+
+
+async def test_a_call_that_is_refused_is_no_use_of_a_key(database_url: str, tmp_path: Path) -> None:
+    async with in_process(settings_for(database_url, tmp_path, tmp_path), WithJobs(), work=False) as service:
+        expired, revoked = await made(service.client), await made(service.client)
+        await execute(database_url, f"UPDATE api_keys SET expires_at = now() WHERE id = '{expired['id']}'")  # noqa: S608 - an id of ours
+        assert (await service.client.delete(f"/api-keys/{revoked['id']}")).status_code == 204
+        for key in (expired, revoked):
+            async with keyed(service, key) as client:
+                is_problem(await client.get("/galleries"), 401, "credential_invalid")
+    async with in_process(settings_for(database_url, tmp_path, tmp_path), WithJobs(), work=False) as service:
+        for key in (expired, revoked):
+            assert (await service.client.get(f"/api-keys/{key['id']}")).json()["last_used_at"] is None
 
 
 async def test_the_last_use_is_written_down_a_little_later(database_url: str, tmp_path: Path) -> None:

@@ -39,15 +39,13 @@ class Authenticate:
         if not looks_like_key(secret):
             raise CredentialInvalid("this is no API key: one begins with fp_, and is copied as a whole")
         digest = self.keyed_hash.digest(API_KEY_PURPOSE, secret.encode())
-        key = self._known.get(digest)
-        if key is None:
-            since = self._known.notices
-            key = await self.credentials.api_key(digest)
-            if key is not None:
-                self._known.keep(digest, key, since=since)
-                self.uses.note(key, self.clock.now())
-        if key is None or not key.usable(self.clock.now()):
+        known = self._known.get(digest)
+        key = await self._looked_up(digest) if known is None else known
+        now = self.clock.now()
+        if key is None or not key.usable(now):
             raise CredentialInvalid("this API key is not known, or no longer good")
+        if known is None:
+            self.uses.note(key, now)
         return Principal(
             workspace=key.workspace,
             permissions=permissions_of(key.scopes, limited=key.galleries is not None),
@@ -56,3 +54,10 @@ class Authenticate:
             galleries=key.galleries,
             ends_at=key.expires_at,
         )
+
+    async def _looked_up(self, digest: bytes) -> ApiKey | None:
+        since = self._known.notices
+        key = await self.credentials.api_key(digest)
+        if key is not None:
+            self._known.keep(digest, key, since=since)
+        return key
