@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.user import Registration
 from entrypoints.production import weakness
 from entrypoints.settings import SettingsError, read_settings
 
@@ -51,6 +52,23 @@ MISSING: list[tuple[dict[str, str], str, bool]] = [
     (QDRANT | {"FACEPASS_VECTOR_INDEX__URL": "http://localhost:6333"}, "FACEPASS_VECTOR_INDEX__API_KEY", False),
 ]
 PRODUCTION = {"FACEPASS_ENVIRONMENT": "production"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "who"),
+    [
+        ("development", {}, Registration.OPEN),
+        ("production", {}, Registration.CLOSED),
+        ("production", {"FACEPASS_ACCOUNTS__REGISTRATION": "open"}, Registration.OPEN),
+        ("production", {"FACEPASS_ACCOUNTS__REGISTRATION": "invitation"}, Registration.INVITATION),
+        ("development", {"FACEPASS_ACCOUNTS__REGISTRATION": "closed"}, Registration.CLOSED),
+    ],
+)
+def test_nobody_registers_in_production_unless_it_was_asked_for(
+    environment: str, asked: dict[str, str], who: Registration
+) -> None:
+    settings = read_settings({"FACEPASS_ENVIRONMENT": environment, **asked}, dotenv=None)
+    assert settings.registration is who
 
 
 @pytest.mark.parametrize("secret", WEAK)

@@ -235,6 +235,19 @@ async def test_a_node_whose_line_is_cut_remembers_nothing(
             is_problem(await client.get("/galleries"), 401, "credential_invalid")
 
 
+async def test_a_change_that_no_line_tells_of_is_seen_within_a_second(
+    nodes: tuple[InProcess, InProcess], database_url: str
+) -> None:
+    here, there = nodes
+    key = (await here.client.post("/api-keys", json={"name": "x", "scopes": ["read"]})).json()
+    async with caller(there, {"X-API-Key": key["api_key"]}) as client:
+        await remembered(lambda: client.get("/galleries"))
+        # As over a line that is dead and was not cut: nobody is told, and the listener believes that it listens.
+        await execute(database_url, f"UPDATE api_keys SET revoked_at = now() WHERE id = '{key['id']}'")  # noqa: S608 - an id of ours
+        assert (await there.container.get(SqlListener)).listening
+        await refused_within(lambda: client.get("/galleries"), "credential_invalid")
+
+
 async def test_a_line_that_the_server_cuts_is_up_again_and_carries_the_next_revocation(
     nodes: tuple[InProcess, InProcess], database_url: str
 ) -> None:

@@ -19,7 +19,7 @@ from application.use_cases.keys.issue_key import IssueKey
 from domain.gallery import GalleryId
 from domain.permission import IN_WORKSPACE, OF_ROLE, OF_SCOPE, Permission, Role, Scope, permissions_of
 from domain.workspace import WorkspaceId
-from entrypoints.http.access import PERMISSION_OPTION
+from entrypoints.http.access import PERMISSION_OPTION, guard
 from entrypoints.http.app import API
 from entrypoints.settings import RateLimitSettings, Settings
 from tests.conftest import beside, execute
@@ -353,3 +353,16 @@ def test_the_table_and_the_routes_have_the_same_permissions() -> None:
     assert set(Permission) - {needs(route) for route in API} == NEEDED_BY_NO_ROUTE
     given = frozenset[Permission]().union(*OF_ROLE.values(), *OF_SCOPE.values())
     assert given == IN_WORKSPACE
+
+
+async def test_no_other_route_is_there_than_those_that_were_tried(service: InProcess) -> None:
+    pages = {"account_page", "account_style", "account_script"}
+    documents = {"openapi_document", "_handler", "handle_schema_path_not_found", "render_oauth2_redirect"}
+    assets = {"get_handler", "head_handler"}
+    unguarded = {
+        handler.handler_name
+        for route in service.app.routes
+        for handler in getattr(route, "route_handlers", None) or [route.route_handler]
+        if guard not in handler.resolve_guards() and handler.handler_name != "options_handler"
+    }
+    assert unguarded == {"live", "ready", "receipts_key"} | pages | documents | assets
