@@ -1,9 +1,9 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, LargeBinary, Row, Uuid, any_, func, literal, select, update
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, Row, Uuid, any_, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
@@ -22,7 +22,15 @@ from adapters.persistence.tables import (
     SPARE_TEMPLATES,
 )
 from application.ports.cipher import Cipher
-from application.ports.erasures import Erasures, KeptPeople, KeptPerson, KeptReference, LedgerMark, Traces
+from application.ports.erasures import (
+    Erasures,
+    FiledErasures,
+    KeptPeople,
+    KeptPerson,
+    KeptReference,
+    LedgerMark,
+    Traces,
+)
 from application.ports.keyed_hash import KeyedHash
 from domain.enrolment import ReferenceId
 from domain.erasure import Erasure, ErasureId, Holdings
@@ -58,7 +66,7 @@ class SqlErasures(Erasures):
     async def save(self, erasure: Erasure) -> None:
         await self._connection.execute(
             update(ERASURES)
-            .where(_ROW.workspace_id == erasure.workspace, _ROW.id == erasure.id)
+            .where(_is(erasure))
             .values(receipt=None if erasure.receipt is None else dict(erasure.receipt), filed=erasure.filed)
         )
 
@@ -87,6 +95,23 @@ class SqlErasures(Erasures):
 
 
 @final
+class SqlFiledErasures(FiledErasures):
+    """The same rows, one column at a time."""
+
+    def __init__(self, connection: SqlConnection) -> None:
+        self._connection = connection
+
+    async def filed(self, erasure: Erasure) -> None:
+        await self._connection.execute(update(ERASURES).where(_is(erasure)).values(filed=True))
+
+    async def finish(self, erasure: Erasure, receipt: Mapping[str, object]) -> None:
+        before = literal(None if erasure.receipt is None else dict(erasure.receipt), _ROW.receipt.type)
+        await self._connection.execute(
+            update(ERASURES).where(_is(erasure), _ROW.receipt == before).values(receipt=dict(receipt))
+        )
+
+
+@final
 class SqlLedgerMark(LedgerMark):
     """One row."""
 
@@ -98,6 +123,14 @@ class SqlLedgerMark(LedgerMark):
             select(_ROW.id).where(_ROW.id == any_(literal(list(erasures), ARRAY(Uuid))))
         )
         return frozenset(ErasureId(one) for one in found.scalars())
+
+    async def erasures(self, *, since: datetime | None, after: Erasure | None, limit: int) -> Sequence[Erasure]:
+        listed = select(ERASURES).order_by(_ROW.workspace_id, _ROW.id).limit(limit)
+        if since is not None:
+            listed = listed.where(_ROW.erased_at >= since)
+        if after is not None:
+            listed = listed.where(tuple_(_ROW.workspace_id, _ROW.id) > tuple_(after.workspace, after.id))
+        return [_to_erasure(row) for row in await self._connection.execute(listed)]
 
     async def replayed_until(self) -> datetime | None:
         found = await self._connection.execute(select(LEDGER_MARK.c.replayed_until))
@@ -232,6 +265,10 @@ class SqlTraces(Traces):
         listed = select(columns.reference_id).where(columns.workspace_id == workspace)
         found = await self._connection.execute(stretch(listed, columns.reference_id, limit=limit - 1, after=after))
         return [ReferenceId(one) for one in found.scalars()]
+
+
+def _is(erasure: Erasure) -> ColumnElement[bool]:
+    return (_ROW.workspace_id == erasure.workspace) & (_ROW.id == erasure.id)
 
 
 def _to_kept_person(row: Row[Any]) -> KeptPerson:

@@ -1,7 +1,7 @@
 """The ports to what is remembered of erasures, and to what may be left of somebody."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -38,6 +38,18 @@ class Erasures(Protocol):
         """Return those of all workspaces that the ledger has not, oldest first: for upkeep alone."""
 
 
+class FiledErasures(Protocol):
+    """What is written of an erasure behind its call, which may still be at it."""
+
+    @abstractmethod
+    async def filed(self, erasure: Erasure) -> None:
+        """Note that the ledger has it, and change nothing else of it."""
+
+    @abstractmethod
+    async def finish(self, erasure: Erasure, receipt: Mapping[str, object]) -> None:
+        """Replace the receipt, unless it is another one by now than `erasure` has."""
+
+
 class LedgerMark(Protocol):
     """How far this database is known to agree with the ledger beside it."""
 
@@ -46,8 +58,15 @@ class LedgerMark(Protocol):
         """Return those of them that the database has."""
 
     @abstractmethod
+    async def erasures(self, *, since: datetime | None, after: Erasure | None, limit: int) -> Sequence[Erasure]:
+        """Return up to `limit` erasures of all workspaces behind `after`, by workspace and id.
+
+        With `since`, those alone that were made then or later.
+        """
+
+    @abstractmethod
     async def replayed_until(self) -> datetime | None:
-        """Return the time up to which nothing in the ledger is new to it; None: nobody has looked yet."""
+        """Return the time up to which nothing in the ledger is new to it; None: nothing was ever found there."""
 
     @abstractmethod
     async def set_replayed_until(self, moment: datetime) -> None:

@@ -19,7 +19,7 @@ from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.credentials import SqlCredentials
 from adapters.persistence.database import Database
-from adapters.persistence.erasures import SqlErasures, SqlKeptPeople, SqlLedgerMark, SqlTraces
+from adapters.persistence.erasures import SqlErasures, SqlFiledErasures, SqlKeptPeople, SqlLedgerMark, SqlTraces
 from adapters.persistence.gallery_repository import SqlGalleryRepository
 from adapters.persistence.inventory import SqlInventory
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
@@ -41,7 +41,7 @@ from application.ports.audit import AuditBatch, AuditLog, AuditTrail, ChainBegin
 from application.ports.cipher import Cipher
 from application.ports.clock import Clock
 from application.ports.credentials import Credentials
-from application.ports.erasures import Erasures, KeptPeople, LedgerMark, Traces
+from application.ports.erasures import Erasures, FiledErasures, KeptPeople, LedgerMark, Traces
 from application.ports.inventory import Inventory
 from application.ports.key_ring import KeyRing
 from application.ports.key_uses import KeyUses
@@ -196,6 +196,7 @@ class DatabaseProvider(Provider):
     references = provide(SqlReferenceRepository, provides=ReferenceRepository, scope=Scope.REQUEST)
     reconciliations = provide(SqlReconciliationRepository, provides=ReconciliationRepository, scope=Scope.REQUEST)
     erasures = provide(SqlErasures, provides=Erasures, scope=Scope.REQUEST)
+    filed_erasures = provide(SqlFiledErasures, provides=FiledErasures, scope=Scope.REQUEST)
     ledger_mark = provide(SqlLedgerMark, provides=LedgerMark, scope=Scope.REQUEST)
     kept_people = provide(SqlKeptPeople, provides=KeptPeople, scope=Scope.REQUEST)
     traces = provide(SqlTraces, provides=Traces, scope=Scope.REQUEST)

@@ -23,7 +23,9 @@ from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import Database
 from application.ports.blob_store import BlobKey
 from application.ports.clock import Clock
-from application.ports.erasures import LedgerMark, Traces
+from application.ports.erasures import Erasures, LedgerMark, Traces
+from application.ports.repositories import ReconciliationRepository
+from application.ports.transaction import Transaction
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
 from application.use_cases.erasure.erased_names import ErasedNames
@@ -61,6 +63,17 @@ class CountingBlobStore(StoppableBlobStore):
     async def get(self, key: BlobKey) -> bytes | None:
         self.read += 1
         return await super().get(key)
+
+
+class KilledError(Exception):
+    """Nothing after this is done."""
+
+
+class Killed:
+    """In the place of what follows a commit."""
+
+    async def after_commit(self, **_: object) -> None:
+        raise KilledError
 
 
 class Ahead(Clock):
@@ -126,6 +139,11 @@ async def proof(node: InProcess, person: str) -> Proof:
     async with node.container(scope=Scope.REQUEST) as unit:
         prove = await unit.get(ProveErasure)
         return await prove(workspace=node.workspace, person=PersonId(UUID(person)))
+
+
+async def file_erasures(node: InProcess) -> int:
+    async with node.container(scope=Scope.REQUEST) as unit:
+        return await (await unit.get(FileErasures))()
 
 
 async def replay(node: InProcess, further: Sequence[Erasure] = (), *, whole: bool = False) -> Replayed:
@@ -259,14 +277,56 @@ class TestErasing:
             "blob store: images",
             "ledger beside the database: entries that are missing",
         }
-        async with node.container(scope=Scope.REQUEST) as unit:
-            assert await (await unit.get(FileErasures))() == 1
+        assert await file_erasures(node) == 1
         (image,) = await keys(blobs, "images/")
         async with node.container(scope=Scope.REQUEST) as unit:
             await (await unit.get(Reconcile))(
                 workspace=node.workspace, references=[ReferenceId(UUID(image.rpartition("/")[2]))]
             )
         assert (await proof(node, ada)).gone
+
+    async def test_filing_an_erasure_leaves_the_receipt_that_was_written_meanwhile(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        ada = await person(node, ADA)
+        blobs.puts_left = 0
+        receipt = await erase(node, ada, key="once")
+        blobs.puts_left = None
+        final = {**receipt, "still_being_removed": {"references": 0, "ledger": False, "jobs": 0}}
+
+        async def saved_beside() -> None:
+            blobs.after_put = None
+            async with node.container(scope=Scope.REQUEST) as unit:
+                erasures = await unit.get(Erasures)
+                (erasure,) = await erasures.unfiled(limit=10)
+                await erasures.save(replace(erasure, receipt=final, filed=True))
+                await (await unit.get(Transaction)).commit()
+
+        blobs.after_put = saved_beside
+        assert await file_erasures(node) == 1
+        assert await erase(node, ada, key="once") == final
+
+    @pytest.mark.parametrize("waiting", [0, 1])
+    async def test_the_receipt_of_a_call_that_was_killed_is_finished_by_the_upkeep(
+        self, node: InProcess, waiting: int
+    ) -> None:
+        ada = await person(node, ADA)
+        async with node.container(scope=Scope.REQUEST) as unit:
+            erase_person = replace(await unit.get(ErasePerson), reconcile=Killed())  # type: ignore[arg-type]  # called alike
+            with pytest.raises(KilledError):
+                await erase_person(workspace=node.workspace, gallery="default", person=PersonId(UUID(ada)))
+        if not waiting:
+            async with node.container(scope=Scope.REQUEST) as unit:
+                notes = await unit.get(ReconciliationRepository)
+                ((place, reference),) = await notes.due(datetime.now(UTC), limit=10)
+                await (await unit.get(Reconcile))(workspace=place, references=[reference])
+        assert [await file_erasures(node), await file_erasures(node)] == [1, 0]
+        erasure = (await proof(node, ada)).erasure
+        assert erasure is not None
+        receipt: Any = erasure.receipt
+        assert receipt["still_being_removed"] == {"references": waiting, "ledger": False, "jobs": 0}
+        assert receipt["destroyed"]["index_entries"] == {"pgvector": 1 - waiting}
+        assert is_signed(receipt, receipt["signature"]["public_key"])
 
     async def test_whoever_cannot_be_opened_any_more_is_erased_and_deleted_like_anybody(
         self, node: InProcess, database_url: str

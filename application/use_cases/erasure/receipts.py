@@ -2,8 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Any, Final, cast
 
 from application.ports.receipts import ReceiptSigner
 from domain.erasure import Receipt, canonical
@@ -17,7 +17,33 @@ SignedReceipt = Mapping[str, object]
 
 def signed(receipt: Receipt, signer: ReceiptSigner) -> dict[str, object]:
     """Return a receipt with its signature."""
-    statement = receipt.statement()
+    return _with_signature(receipt.statement(), signer)
+
+
+def is_finished(receipt: SignedReceipt) -> bool:
+    """Whether it was written behind the erasing transaction: the one of before names no index."""
+    return bool(_part(receipt, "destroyed")["index_entries"])
+
+
+def finished(
+    receipt: SignedReceipt, signer: ReceiptSigner, *, indexes: Collection[str], waiting: int
+) -> dict[str, object]:
+    """Return one that was not, with the ledger written, and but `waiting` references gone from these indexes."""
+    destroyed, left = _part(receipt, "destroyed"), _part(receipt, "still_being_removed")
+    statement = {
+        **receipt,
+        "destroyed": {**destroyed, "index_entries": dict.fromkeys(indexes, destroyed["references"] - waiting)},
+        "still_being_removed": {**left, "references": waiting, "ledger": False},
+    }
+    del statement["signature"]
+    return _with_signature(statement, signer)
+
+
+def _part(receipt: SignedReceipt, name: str) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", receipt[name])
+
+
+def _with_signature(statement: Mapping[str, object], signer: ReceiptSigner) -> dict[str, object]:
     return {
         **statement,
         "signature": {
