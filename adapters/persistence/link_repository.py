@@ -8,6 +8,7 @@ from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import page, stretch
 from adapters.persistence.tables import ONE_TIME_LINKS
 from adapters.persistence.user_repository import email_digest
+from adapters.persistence.workspace_lock import locked_workspaces
 from application.ports.accounts import InvitationRepository, Link, LinkPurpose, LinkRepository
 from application.ports.keyed_hash import KeyedHash
 from application.ports.repositories import Page
@@ -52,6 +53,8 @@ class SqlLinkRepository(LinkRepository):
 
     async def take(self, digest: bytes, *, purpose: LinkPurpose, now: datetime, email: str | None = None) -> Link:
         columns = ONE_TIME_LINKS.c
+        # Where it leads, before the link itself: whoever becomes a member by it holds both.
+        await locked_workspaces(self._connection, select(columns.workspace_id).where(columns.digest == digest))
         taken = await self._connection.execute(
             update(ONE_TIME_LINKS)
             .where(

@@ -7,7 +7,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import stretch
-from adapters.persistence.tables import MEMBERSHIPS, USERS, WORKSPACES
+from adapters.persistence.tables import MEMBERSHIPS, USERS
+from adapters.persistence.workspace_lock import locked_workspaces
 from application.ports.accounts import MembershipRepository
 from application.ports.repositories import Page
 from domain.errors import FacepassError, LastOwner, MemberExists, MemberNotFound, VersionMismatch
@@ -24,6 +25,9 @@ class SqlMembershipRepository(MembershipRepository):
         self._connection = connection
 
     async def add(self, membership: Membership) -> None:
+        owners = await self._owners(membership.workspace)
+        if owners and membership.role is not Role.OWNER and not any(owners.values()):
+            raise LastOwner("the accounts of this workspace's owners are deleted: restore one, or add an owner first")
         added = await self._connection.execute(
             insert(MEMBERSHIPS)
             .values(
@@ -79,24 +83,24 @@ class SqlMembershipRepository(MembershipRepository):
         return MemberNotFound("no such member")
 
     async def _require_other_owners(self, workspace: WorkspaceId, user: UserId) -> None:
-        """Raise `LastOwner` where this user is an owner and no other one can sign in.
+        """Raise `LastOwner` where this user is an owner and no other one can sign in."""
+        owners = await self._owners(workspace)
+        if user in owners and not any(can for owner, can in owners.items() if owner != user):
+            raise LastOwner("this is the workspace's last owner: make somebody else one first")
+
+    async def _owners(self, workspace: WorkspaceId) -> dict[UserId, bool]:
+        """Return a workspace's owners, and whether each can sign in.
 
         The workspace is locked until the transaction ends: of two owners who go at one moment, the second sees the
-        first gone. Not `FOR UPDATE`, which everything that is made in the workspace would wait for.
+        first gone, and so does whoever adds a member while an owner is deleted.
         """
-        await self._connection.execute(
-            select(WORKSPACES.c.id).where(WORKSPACES.c.id == workspace).with_for_update(key_share=True)
-        )
+        await locked_workspaces(self._connection, [workspace])
         found = await self._connection.execute(
             select(MEMBERSHIPS.c.user_id, USERS.c.deleted_at)
             .join(USERS, USERS.c.id == MEMBERSHIPS.c.user_id)
             .where(MEMBERSHIPS.c.workspace_id == workspace, MEMBERSHIPS.c.role == Role.OWNER)
         )
-        owners = found.all()
-        if user not in {row.user_id for row in owners}:
-            return
-        if not any(row.user_id != user and row.deleted_at is None for row in owners):
-            raise LastOwner("this is the workspace's last owner: make somebody else one first")
+        return {UserId(row.user_id): row.deleted_at is None for row in found}
 
 
 def _is(workspace: WorkspaceId, user: UserId) -> ColumnElement[bool]:

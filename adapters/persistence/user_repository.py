@@ -7,7 +7,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import page, stretch
-from adapters.persistence.tables import MEMBERSHIPS, USERS, WORKSPACES
+from adapters.persistence.tables import MEMBERSHIPS, USERS
+from adapters.persistence.workspace_lock import locked_workspaces
 from application.ports.accounts import UserFilter, UserRepository
 from application.ports.cipher import Cipher, DataKeyId, Place, WrappedKey
 from application.ports.keyed_hash import KeyedHash
@@ -84,8 +85,6 @@ class SqlUserRepository(UserRepository):
     async def save(self, user: User, *, password_hash: str | None = None) -> None:
         if not _administers(user):
             await self._require_other_administrators(user.id)
-        if user.deleted_at is not None:
-            await self._require_no_workspace_left(user.id)
         this = USERS.c.id == user.id
         row = (
             await self._connection.execute(
@@ -96,6 +95,8 @@ class SqlUserRepository(UserRepository):
         ).one_or_none()
         if row is None:
             raise UserNotFound("no such user")
+        if user.deleted_at is not None:
+            await self._require_no_workspace_left(user.id)
         changed = self._changeable(user, key_of(row))
         if changed["email_digest"] != row.email_digest:
             await self._require_free(user)
@@ -130,14 +131,8 @@ class SqlUserRepository(UserRepository):
         """
         columns = MEMBERSHIPS.c
         owned = select(columns.workspace_id).where(columns.user_id == user, columns.role == Role.OWNER)
-        # Locked as whoever removes an owner locks it, and in one order.
-        locked = (
-            select(WORKSPACES.c.id)
-            .where(WORKSPACES.c.id.in_(owned))
-            .order_by(WORKSPACES.c.id)
-            .with_for_update(key_share=True)
-        )
-        workspaces = (await self._connection.execute(locked)).scalars().all()
+        # Locked as whoever adds a member or removes an owner locks it.
+        workspaces = await locked_workspaces(self._connection, owned)
         found = await self._connection.execute(
             select(columns.workspace_id, columns.role)
             .join(USERS, USERS.c.id == columns.user_id)

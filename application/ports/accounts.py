@@ -212,7 +212,11 @@ class MembershipRepository(Protocol):
 
     @abstractmethod
     async def add(self, membership: Membership) -> None:
-        """Keep a new one. Raises `MemberExists`, `UserNotFound`, `WorkspaceNotFound`."""
+        """Keep a new one.
+
+        Raises `MemberExists`, `UserNotFound`, `WorkspaceNotFound`, and `LastOwner` for any but an owner where the
+        accounts of all owners are deleted, also by a transaction that runs at this moment.
+        """
 
     @abstractmethod
     async def page(

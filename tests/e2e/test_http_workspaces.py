@@ -5,13 +5,17 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import delete, select
 
+from adapters.persistence.database import Database
+from adapters.persistence.tables import ONE_TIME_LINKS, WORKSPACES
 from domain.permission import Role
 from tests.conftest import execute
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import SignedIn, another_workspace, caller, sign_in
 from tests.e2e.wire import is_problem
 from tests.e2e.with_jobs import WithJobs
+from tests.locks import somebody_waits
 
 NOBODY = "01a1f9ba-6210-711f-a62a-9f40b20f2bb1"
 
@@ -306,6 +310,24 @@ async def test_an_invitation_is_good_as_long_as_its_maker_may_give_the_role(
         for role in ("viewer", "owner"):
             assert (await keeping.patch(f"{members}/{owner.user}", json={"role": role})).status_code == 200
         is_problem(await coming.post("/auth/invitation", json={"token": again["token"]}), 422, "link_invalid")
+
+
+async def test_an_invitation_that_is_accepted_while_its_maker_goes_is_refused_and_neither_waits_for_ever(
+    service: InProcess, database: Database
+) -> None:
+    owner, stranger = await member(service, Role.OWNER), await sign_in(service.container)
+    async with caller(service, owner.headers) as inviting, caller(service, stranger.headers) as coming:
+        made = await inviting.post(f"/workspaces/{service.workspace}/invitations", json={"role": "viewer"})
+        async with database.transactions.begin() as connection, asyncio.TaskGroup() as tasks:
+            # As whoever removes a member: the workspace first, and then what the member invited to.
+            await connection.execute(
+                select(WORKSPACES.c.id).where(WORKSPACES.c.id == service.workspace).with_for_update(key_share=True)
+            )
+            accepted = tasks.create_task(coming.post("/auth/invitation", json={"token": made.json()["token"]}))
+            await somebody_waits(database)
+            await connection.execute(delete(ONE_TIME_LINKS).where(ONE_TIME_LINKS.c.made_by == owner.user))
+            await connection.commit()
+    is_problem(accepted.result(), 422, "link_invalid")
 
 
 async def test_open_invitations_are_listed_and_withdrawn(service: InProcess) -> None:

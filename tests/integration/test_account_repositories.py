@@ -1,8 +1,10 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Text, cast, literal_column, select
@@ -14,15 +16,28 @@ from adapters.persistence.database import Database
 from adapters.persistence.link_repository import SqlLinkRepository
 from adapters.persistence.login_failures import SqlLoginFailures
 from adapters.persistence.login_record import SqlLoginRecord
+from adapters.persistence.membership_repository import SqlMembershipRepository
 from adapters.persistence.session_repository import SqlSessionRepository
 from adapters.persistence.signing_keys import SqlSigningKeyRecord, SqlSigningKeys
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.user_repository import SqlUserRepository
+from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.system.id_generator import UuidV7Generator
 from application.ports.access_tokens import SigningKey, SigningKeyId
 from application.ports.accounts import Link, LinkPurpose, UserFilter
-from domain.errors import EmailTaken, LastAdministrator, LinkInvalid, UserNotFound, VersionMismatch
+from domain.errors import (
+    EmailTaken,
+    LastAdministrator,
+    LastOwner,
+    LinkInvalid,
+    UserNotFound,
+    VersionMismatch,
+    WorkspaceNotFound,
+)
+from domain.permission import Role
 from domain.user import FREE_FAILURES, LinkId, Session, SessionId, User, UserId, lock_after
+from domain.workspace import Membership, Workspace, WorkspaceId
+from tests.locks import somebody_waits
 from tests.trail import CIPHER, KEYED_HASH, trail
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -38,6 +53,8 @@ class Unit:
         self.users = SqlUserRepository(self.connection, CIPHER, KEYED_HASH)
         self.sessions = SqlSessionRepository(self.connection, CIPHER)
         self.links = SqlLinkRepository(self.connection, KEYED_HASH)
+        self.workspaces = SqlWorkspaceRepository(self.connection)
+        self.memberships = SqlMembershipRepository(self.connection)
         self.failures = SqlLoginFailures(self.connection, KEYED_HASH)
         self.logins = SqlLoginRecord(self.connection)
         self.keys = SqlSigningKeys(self.connection)
@@ -178,6 +195,69 @@ async def test_two_administrators_who_are_demoted_at_one_moment_leave_one(begin:
             return True
 
     assert sorted(await asyncio.gather(*map(demoted, two))) == [False, True]
+
+
+def a_membership(workspace: WorkspaceId, user: User, role: Role) -> Membership:
+    return Membership(workspace=workspace, user=user.id, role=role, created_at=NOW)
+
+
+async def owned(begin: Begin, *owners: User) -> WorkspaceId:
+    workspace = Workspace(id=WorkspaceId(IDS.new()), name=uuid4().hex, created_at=NOW)
+    async with begin() as unit:
+        await unit.workspaces.add(workspace)
+        for owner in owners:
+            await unit.memberships.add(a_membership(workspace.id, owner, Role.OWNER))
+        await unit.transaction.commit()
+    return workspace.id
+
+
+async def test_an_only_owner_who_is_deleted_while_a_member_is_added_leaves_no_workspace_without_one(
+    begin: Begin, database: Database
+) -> None:
+    owner, other = [await kept(begin, a_user(f"{name}@example.org")) for name in ("one", "two")]
+    workspace = await owned(begin, owner)
+    viewer = a_membership(workspace, other, Role.VIEWER)
+    gone = replace(owner, deleted_at=NOW, version=2)
+    async with begin() as adding, begin() as deleting, asyncio.TaskGroup() as tasks:
+        await adding.memberships.add(viewer)
+        deletion = tasks.create_task(refused_by(deleting.users.save(gone), LastOwner))
+        await somebody_waits(database)
+        await adding.transaction.commit()
+    assert deletion.result()
+    async with begin() as unit:
+        await unit.memberships.remove(workspace, other.id, was=Role.VIEWER)
+        await unit.transaction.commit()
+    async with begin() as deleting, begin() as adding, asyncio.TaskGroup() as tasks:
+        await deleting.users.save(gone)
+        addition = tasks.create_task(refused_by(adding.memberships.add(viewer), LastOwner))
+        await somebody_waits(database)
+        await deleting.transaction.commit()
+    assert addition.result()
+    async with begin() as unit:
+        assert (await unit.memberships.page(workspace, limit=9, after=None)).items == (
+            a_membership(workspace, owner, Role.OWNER),
+        )
+
+
+async def refused_by(work: Coroutine[Any, Any, None], error: type[Exception]) -> bool:
+    try:
+        await work
+    except error:
+        return True
+    return False
+
+
+async def test_a_workspace_that_nobody_owns_takes_members_and_one_whose_owners_are_gone_an_owner(begin: Begin) -> None:
+    gone = await kept(begin, replace(a_user("gone@example.org"), deleted_at=NOW))
+    user = await kept(begin, a_user())
+    unowned, left = await owned(begin), await owned(begin, gone)
+    async with begin() as unit:
+        await unit.memberships.add(a_membership(unowned, user, Role.VIEWER))
+        with pytest.raises(LastOwner):
+            await unit.memberships.add(a_membership(left, user, Role.ADMIN))
+        await unit.memberships.add(a_membership(left, user, Role.OWNER))
+        with pytest.raises(WorkspaceNotFound):
+            await unit.memberships.add(a_membership(WorkspaceId(IDS.new()), user, Role.VIEWER))
 
 
 async def test_users_are_listed_by_page_and_filter(begin: Begin) -> None:

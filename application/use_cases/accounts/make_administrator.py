@@ -53,6 +53,7 @@ class MakeAdministrator:
         else:
             user, new = await self._promoted(found, hashed), False
         await self._owning(user, workspace)
+        await self.links.withdraw(user.id)
         await self.failures.forget(address)
         await self.notices.tell(Topic.CREDENTIALS)
         await self.transaction.commit()
@@ -86,7 +87,6 @@ class MakeAdministrator:
         )
         await self.users.save(user, password_hash=hashed)
         await self.sessions.end(user.id, now=now)
-        await self.links.withdraw(user.id)
         self._note(AuditAction.USER_UPDATED, user)
         self._note(AuditAction.USER_PASSWORD_CHANGED, user)
         return user
