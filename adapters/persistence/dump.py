@@ -77,8 +77,8 @@ class Occupied:
     workspaces: int
     others: int
     """Connections of services and commands that use it now."""
-    unfiled: frozenset[UUID] = frozenset()
-    """Erasures that it alone remembers: the ledger beside it has not got them yet."""
+    erasures: frozenset[UUID] = frozenset()
+    """All that it remembers, by id."""
 
 
 async def occupied(url: str) -> Occupied:
@@ -91,13 +91,10 @@ async def occupied(url: str) -> Occupied:
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 " AND application_name LIKE 'facepass%'"
             )
-            files = await connection.fetchval(
-                "SELECT count(*) FROM information_schema.columns"
-                " WHERE table_name = 'erasures' AND column_name = 'filed'"
-            )
-            unfiled = await connection.fetch("SELECT id FROM erasures WHERE NOT filed") if files else []
+            remembers = await connection.fetchval("SELECT to_regclass('public.erasures') IS NOT NULL")
+            erasures = await connection.fetch("SELECT id FROM erasures") if remembers else []
     return Occupied(
-        schema=schema, workspaces=workspaces, others=others, unfiled=frozenset(row["id"] for row in unfiled)
+        schema=schema, workspaces=workspaces, others=others, erasures=frozenset(row["id"] for row in erasures)
     )
 
 

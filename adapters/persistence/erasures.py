@@ -3,7 +3,7 @@ from datetime import datetime
 from typing import Any, final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, LargeBinary, Row, Uuid, any_, func, literal, select, update
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, Row, Uuid, any_, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from adapters.persistence.connection import SqlConnection

@@ -14,6 +14,7 @@ from application.use_cases.audit.origin import SYSTEM, set_origin
 from application.use_cases.erasure.erase_due import EraseDue
 from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger_gate import LedgerGate
+from application.use_cases.erasure.refile_erasures import RefileErasures
 from application.use_cases.jobs.run_job import RunJob
 from application.use_cases.references.reconcile import Reconcile
 from application.use_cases.upkeep.repair import Repair
@@ -35,6 +36,10 @@ FILE_EVERY = 5.0
 
 BEGIN_AGAIN = 2.0
 """Seconds before background work that ended begins again."""
+
+DAILY = 86_400.0
+"""Seconds between two looks at the whole ledger of erasures, all of whose names are listed: a blob store that loses a
+part of what it was given is rare."""
 
 SELDOM = 600.0
 """Seconds between two looks for what nobody can use any more: nothing waits for it."""
@@ -119,6 +124,13 @@ async def regular(container: AsyncContainer) -> Sequence[Regular]:
             async with container(scope=Scope.REQUEST) as unit:
                 await (await unit.get(FileErasures))()
 
+    async def refile_erasures() -> None:
+        with behind():
+            async with container(scope=Scope.REQUEST) as unit:
+                lost = await (await unit.get(RefileErasures))()
+        if lost:
+            log.warning("erasures_filed_again", entries=lost)
+
     erase = await container.get(EraseDue)
 
     async def erase_due() -> None:
@@ -135,6 +147,7 @@ async def regular(container: AsyncContainer) -> Sequence[Regular]:
     return [
         Regular(name="erase_due", every=ERASE_EVERY, work=erase_due),
         Regular(name="file_erasures", every=max(every, FILE_EVERY), work=file_erasures),
+        Regular(name="refile_erasures", every=DAILY, work=refile_erasures),
         Regular(name="repair", every=every, work=repair),
         Regular(name="accounts", every=SELDOM, work=accounts),
         *(Regular(name=one.name, every=every, work=one.tidy) for one in await container.get(list[Upkeep])),

@@ -211,9 +211,10 @@ async def restore(
     await _require_key(settings, manifest)
     further = [*_lines(folder / ERASED), *([] if ledger is None else _lines(ledger))]
     async with database_server(settings) as url:
-        await _require_free(url, further, replace=replace)
         async with opened(settings, *overrides) as container:
-            await _put_blobs(await container.get(BlobStore), folder, manifest, report)
+            blobs = await container.get(BlobStore)
+            await _require_free(url, blobs, further, replace=replace)
+            await _put_blobs(blobs, folder, manifest, report)
         await _load(url, folder, manifest, report)
         await schema.upgrade(url, sealing=sealing_at(url, settings))
         async with opened(settings, *overrides) as container:
@@ -246,17 +247,19 @@ async def _require_key(settings: Settings, manifest: Manifest) -> None:
             )
 
 
-async def _require_free(url: str, further: Sequence[tuple[bytes, str]], *, replace: bool) -> None:
+async def _require_free(url: str, blobs: BlobStore, further: Sequence[tuple[bytes, str]], *, replace: bool) -> None:
     there = await occupied(url)
     if there.others:
         raise StartError("something of facepass is using the database: end services and workers first")
     if there.workspaces and not replace:
         raise StartError("the database is in use: --replace puts the backup in the place of all that is in it")
-    if missing := there.unfiled - {UUID(str(msgspec.json.decode(line)["id"])) for line, _ in further}:
+    ledger = {str(msgspec.json.decode(line)["id"]) for line, _ in further}
+    ledger.update([key.rpartition("/")[2] async for key in blobs.keys(f"{LEDGER}/")])
+    if missing := [one for one in there.erasures if str(one) not in ledger]:
         raise StartError(
-            f"{len(missing)} erasures stand in this database alone, since the blob store was away when they were made:"
-            " what replaces it would bring these people back. Run 'facepass erase ledger --export FILE', and restore"
-            " with --ledger FILE; or start the service until the store has them"
+            f"{len(missing)} erasures stand in this database alone, since the blob store was away then, or has lost"
+            " them: what replaces it would bring these people back. Run 'facepass erase ledger --export FILE', and"
+            " restore with --ledger FILE; or start the service until the store has them"
         )
     if there.schema:
         await emptied(url)

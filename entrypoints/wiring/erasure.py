@@ -9,6 +9,7 @@ from dishka import AsyncContainer, Provider, Scope, provide, provide_all
 from adapters.security.receipts import Ed25519ReceiptSigner
 from application.ports.clock import Clock
 from application.ports.receipts import ReceiptSigner
+from application.use_cases.erasure.compare_ledger import CompareLedger
 from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
@@ -18,6 +19,7 @@ from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.erasure.prove_erasure import ProveErasure
+from application.use_cases.erasure.refile_erasures import RefileErasures
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
 from domain.person import PersonId
 
@@ -30,7 +32,16 @@ class ErasureProvider(Provider):
     ledger = provide(Ledger, scope=Scope.APP)
     signer = provide(Ed25519ReceiptSigner, provides=ReceiptSigner, scope=Scope.APP)
     erasing = provide_all(
-        CopyLedger, DueUnit, ErasedNames, ErasePerson, FileErasures, ProveErasure, ReplayLedger, scope=Scope.REQUEST
+        CompareLedger,
+        CopyLedger,
+        DueUnit,
+        ErasedNames,
+        ErasePerson,
+        FileErasures,
+        ProveErasure,
+        RefileErasures,
+        ReplayLedger,
+        scope=Scope.REQUEST,
     )
     export = provide(ExportPerson, scope=Scope.REQUEST)
 
@@ -65,3 +76,5 @@ def _say_failed(person: PersonId, error: Exception) -> None:
 def _say(replayed: Replayed) -> None:
     if replayed.new:
         log.warning("erasures_replayed", entries=replayed.new, people=replayed.people, references=replayed.references)
+    if replayed.filed_again:
+        log.warning("erasures_filed_again", entries=replayed.filed_again)

@@ -14,10 +14,10 @@ from sqlalchemy import select
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import AUDIT_ENTRIES
 from application.ports.blob_store import BlobKey, blob_key
-from application.ports.erasures import Erasures
 from application.ports.errors import PortUnavailable
 from application.ports.repositories import ReconciliationRepository
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.erasure.replay_ledger import ReplayLedger
@@ -226,10 +226,14 @@ async def test_with_the_blob_store_lost_too_an_exported_ledger_forgets_them(inst
         assert (await proof(node, ada)).gone
 
 
-async def test_an_erasure_before_the_backup_is_in_it(installation: Installation) -> None:
+async def test_an_erasure_before_the_backup_is_in_it_whether_or_not_the_blob_store_has_it_still(
+    installation: Installation,
+) -> None:
     async with installation.running(installation.settings) as node:
         ada = await person(node, ADA)
         await erase(node, ada)
+        [entry] = [key async for key in installation.blobs.keys("ledger/")]
+        await installation.blobs.remove(entry)
         assert (await installation.back_up(node)).erasures == 1
     lost = Backends(StoppableBlobStore())
     await installation.restored(installation.elsewhere, lost)
@@ -267,21 +271,21 @@ async def test_a_database_in_use_is_replaced_only_where_that_is_said(installatio
 async def test_an_erasure_that_only_the_database_knows_is_not_restored_over(installation: Installation) -> None:
     exported = installation.folder.with_name("ledger.jsonl")
     async with installation.running(installation.settings) as node:
-        ada = await person(node, ADA)
+        ada, ben = await person(node, ADA), await person(node, BEN)
         await installation.back_up(node)
         installation.blobs.puts_left = 0
         await node.client.post(f"/galleries/default/people/{ada}/erase")
         installation.blobs.puts_left = None
-        assert await found_code(node, ada) == 404
-        ledger = await node.container.get(Ledger)
+        await erase(node, ben)
+        [lost] = [key async for key in installation.blobs.keys("ledger/")]
+        await installation.blobs.remove(lost)
         async with node.container(scope=Scope.REQUEST) as unit:
-            [unfiled] = await (await unit.get(Erasures)).unfiled(limit=10)
-        exported.write_bytes(ledger.written(unfiled))
-    with pytest.raises(StartError, match="stand in this database alone"):
+            exported.write_bytes(b"".join([line async for line in (await unit.get(CopyLedger))()]))
+    with pytest.raises(StartError, match="2 erasures stand in this database alone"):
         await installation.restored(installation.settings, installation.backends, replace=True)
     await installation.restored(installation.settings, installation.backends, replace=True, ledger=exported)
     async with installation.running(installation.settings) as node:
-        assert await found_code(node, ada) == 404
+        assert [await found_code(node, one) for one in (ada, ben)] == [404, 404]
 
 
 @asynccontextmanager

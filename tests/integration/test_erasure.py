@@ -21,17 +21,19 @@ from adapters.face_embedder.memory import MemoryFaceEmbedder
 from adapters.persistence import schema
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import Database
-from application.ports.blob_store import BlobKey
+from application.ports.blob_store import BlobKey, blob_key
 from application.ports.clock import Clock
 from application.ports.erasures import Erasures, LedgerMark, Traces
 from application.ports.repositories import ReconciliationRepository
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
 from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.file_erasures import FileErasures
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
+from application.use_cases.erasure.refile_erasures import RefileErasures
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
 from application.use_cases.references.reconcile import Reconcile
 from domain.enrolment import ReferenceId
@@ -137,6 +139,26 @@ async def send_batch(node: InProcess, *people: tuple[str, bytes]) -> str:
 
 async def proof(node: InProcess, person: str) -> Proof:
     async with node.container(scope=Scope.REQUEST) as unit:
+async def known(node: InProcess, *, days_ago: float = 0) -> Erasure:
+    """An erasure of nobody, which the database and the ledger have."""
+    moment = datetime.now(UTC) - timedelta(days=days_ago)
+    made = Erasure(id=ErasureId(uuid4()), workspace=node.workspace, erased_at=moment, digests=(), filed=True)
+    await (await node.container.get(Ledger)).file(made)
+    async with node.container(scope=Scope.REQUEST) as unit:
+        await (await unit.get(Erasures)).add(made)
+        await (await unit.get(Transaction)).commit()
+    return made
+
+
+def filed_at(erasure: Erasure) -> BlobKey:
+    return blob_key("ledger", erasure.erased_at.date().isoformat(), erasure.id)
+
+
+async def mark(node: InProcess) -> datetime | None:
+    async with node.container(scope=Scope.REQUEST) as unit:
+        return await (await unit.get(LedgerMark)).replayed_until()
+
+
         prove = await unit.get(ProveErasure)
         return await prove(workspace=node.workspace, person=PersonId(UUID(person)))
 
@@ -507,9 +529,10 @@ class TestTheLedger:
             assert len(names) == listed
         assert [one async for one, _ in ledger.since(now + timedelta(days=3), now=now + timedelta(days=3))] == []
         async with node.container(scope=Scope.REQUEST) as unit:
-            mark = await (await unit.get(LedgerMark)).replayed_until()
-        assert mark is not None
-        assert mark < now
+            lines = [line async for line in (await unit.get(CopyLedger))()]
+        assert sorted(str(ledger.read(line, "here").id) for line in lines) == sorted(
+            [*(str(one.id) for one in (filed, lost, new)), waiting["id"]]
+        )
 
     async def test_it_is_replayed_from_a_file_too(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
@@ -570,6 +593,65 @@ class TestThoseWhoAreDue:
         past = "2001-01-01T00:00:00Z"
         ada = await person(node, ADA, consent_expires_at=past)
         await damage(database_url)
+        await replay(node)
+        marked = await mark(node)
+        assert marked is not None
+        assert now - timedelta(days=2) < marked <= now - timedelta(days=1)
+
+    async def test_what_the_ledger_has_lost_is_filed_again_and_the_mark_stays(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        ledger = await node.container.get(Ledger)
+        older, newer = [await known(node, days_ago=ago) for ago in (90, 30)]
+        await replay(node)
+        marked = await mark(node)
+        await known(node)
+        for lost in ([newer], [older, newer]):
+            for one in lost:
+                await blobs.remove(filed_at(one))
+            assert await replay(node) == Replayed(new=0, people=0, references=0, filed_again=len(lost))
+            assert await mark(node) == marked
+            assert all([await ledger.has(one) for one in (older, newer)])
+        await replay(node)
+        assert await mark(node) != marked
+        await blobs.remove(filed_at(older))
+        async with node.container(scope=Scope.REQUEST) as unit:
+            assert await (await unit.get(RefileErasures))() == 1
+        assert await ledger.has(older)
+
+    async def test_a_start_beside_another_blob_store_keeps_the_entries_of_the_right_one_new(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as before:
+            ada = await person(before, ADA)
+            await known(before, days_ago=20)
+            await replay(before)
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await erase(now, ada)
+            ledger = await now.container.get(Ledger)
+            entry = await ledger.entry(BlobKey((await keys(blobs, "ledger/"))[-1]))
+            await blobs.remove(filed_at(entry))
+            await ledger.file(replace(entry, erased_at=entry.erased_at - timedelta(days=10)))
+        async with running(backup, tmp_path, CountingBlobStore()) as elsewhere:
+            assert await found_code(elsewhere, ada) == 200
+            # What it knew was filed there by the start, so that this one finds nothing that is lost.
+            assert await replay(elsewhere) == Replayed(new=0, people=0, references=0)
+        async with running(backup, tmp_path, blobs) as restored:
+            assert await found_code(restored, ada) == 404
+
+    async def test_a_copy_has_each_erasure_once_wherever_it_is_known(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        ledger = await node.container.get(Ledger)
+        filed, lost = [await known(node, days_ago=ago) for ago in (0, 1)]
+        await blobs.remove(filed_at(lost))
+        ada = await person(node, ADA)
+        blobs.puts_left = 0
+        waiting = await erase(node, ada)
+        blobs.puts_left = None
+        new = replace(filed, id=ErasureId(uuid4()))
+        await ledger.file(new)
         ben = await person(node, BEN, consent_expires_at=past)
         assert await (await node.container.get(EraseDue))() == 2
         assert [await found_code(node, one) for one in (ada, ben)] == [404, 404]

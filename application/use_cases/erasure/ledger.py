@@ -2,7 +2,7 @@
 
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, final
@@ -60,6 +60,14 @@ class Ledger:
         """Whether it is written down. Raises `PortUnavailable`."""
         return await self.blobs.get(_key(erasure)) is not None
 
+    async def lacking(self, erasures: Sequence[Erasure]) -> Sequence[Erasure]:
+        """Return those of them that are not written down; their days are listed. Raises `PortUnavailable`."""
+        keys = {_key(one): one for one in erasures}
+        for day in sorted({_day(one.erased_at) for one in erasures}):
+            async for key in self.blobs.keys(f"{LEDGER}/{day}/"):
+                keys.pop(key, None)
+        return list(keys.values())
+
     async def since(self, moment: datetime | None, *, now: datetime) -> AsyncIterator[tuple[ErasureId, BlobKey]]:
         """Walk through the names of those that were filed from that day on, by time; None: of all.
 
@@ -108,6 +116,14 @@ class Ledger:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LedgerUnreadable(f"the entry {place} is not one of the ledger") from error
+
+
+def day_of(key: BlobKey) -> datetime:
+    """Return when the day began that an entry is filed under. Raises `LedgerUnreadable` for a name that is none."""
+    try:
+        return datetime.fromisoformat(key.split("/")[1]).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise LedgerUnreadable(f"{key} lies in the ledger of erasures and is no entry of it") from error
 
 
 def _key(erasure: Erasure) -> BlobKey:

@@ -1,11 +1,10 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar, final
 from uuid import UUID
 
 from application.ports.audit import AuditTrail
-from application.ports.blob_store import BlobKey
 from application.ports.clock import Clock
 from application.ports.erasures import Erasures, KeptPeople, KeptPerson, KeptReference, LedgerMark, Traces
 from application.ports.repositories import (
@@ -15,20 +14,22 @@ from application.ports.repositories import (
     ReferenceRepository,
 )
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.compare_ledger import CompareLedger
 from application.use_cases.erasure.ledger import Ledger
+from application.use_cases.erasure.refile_erasures import RefileErasures
 from application.use_cases.jobs.abandon_bulk_enrolments import AbandonBulkEnrolments
 from application.use_cases.references.note_stray_images import NoteStrayImages
 from application.use_cases.references.reconcile import Reconcile
 from domain.audit import AuditAction, AuditEvent
 from domain.enrolment import ReferenceId
-from domain.erasure import Erasure, ErasureId
+from domain.erasure import Erasure
 from domain.errors import PersonNotFound, ReferenceNotFound
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
 
 MARGIN = timedelta(days=1)
-"""How far behind the present the mark stays: clocks differ, and an erasure takes a while to be filed."""
+"""How far the mark stays behind the last entry: clocks differ, and an erasure takes a while to be filed."""
 
 _PAGE = 1000
 
@@ -45,6 +46,8 @@ class Replayed:
     """Erased again."""
     references: int
     """Erased again, those of these people left out."""
+    filed_again: int = 0
+    """Entries that the database knew, and the ledger had lost."""
 
 
 @final
@@ -54,12 +57,14 @@ class ReplayLedger:
 
     Before a service serves. Bulk enrolments that the database has still to do and that were sent before such an
     erasure are ended first: they may bring the person back. Images that the record does not have, since they came after
-    the backup, are noted to be removed. Where the database knows all of the ledger, names of the
-    last days are listed and nothing else. May be interrupted: an erasure is known to the database only when it was
-    done.
+    the backup, are noted to be removed. What the database knows and the ledger has lost is filed again. Where neither
+    has anything new for the other, names of the last days are listed and nothing else. May be interrupted: an erasure
+    is known to the database only when it was done.
     """
 
     ledger: Ledger
+    compare: CompareLedger
+    refile: RefileErasures
     mark: LedgerMark
     erasures: Erasures
     traces: Traces
@@ -80,13 +85,17 @@ class ReplayLedger:
 
         Raises `PortUnavailable` where the blob store is away, and `LedgerUnreadable`.
         """
-        begun = self.clock.now()
         until = None if whole else await self.mark.replayed_until()
         await self.transaction.rollback()
+        compared = await self.compare(since=until)
         entries = {one.id: one for one in further}
-        entries = {one: entries[one] for one in await self._unknown(list(entries))}
-        for unknown, key in await self._new(until, begun):
+        entries = {one: entries[one] for one in await self.compare.unknown(list(entries))}
+        for unknown, key in compared.new:
             entries[unknown] = await self.ledger.entry(key)
+        # After what is there was read: nothing is written to the ledger of another installation.
+        lost = await self.refile(since=until)
+        if lost and until is not None:
+            lost += await self.refile()
         people = references = 0
         for workspace in sorted({one.workspace for one in entries.values()}):
             these = [one for one in entries.values() if one.workspace == workspace]
@@ -97,33 +106,12 @@ class ReplayLedger:
             await self.note_stray(workspace=workspace)
         for one in entries.values():
             await self.erasures.add(one)
-        await self.mark.set_replayed_until(begun - MARGIN)
+        # No further than the ledger is seen to reach, and not where it has lost something: another store may be there
+        # in its place, or only a part of it, and what is behind the mark is not looked at again.
+        if not lost and compared.newest is not None:
+            await self.mark.set_replayed_until(min(compared.newest, self.clock.now()) - MARGIN)
         await self.transaction.commit()
-        return Replayed(new=len(entries), people=people, references=references)
-
-    async def _new(self, until: datetime | None, now: datetime) -> list[tuple[ErasureId, BlobKey]]:
-        """Return those of the ledger that the database does not know."""
-        new: list[tuple[ErasureId, BlobKey]] = []
-        page: dict[ErasureId, BlobKey] = {}
-
-        async def sort_out() -> None:
-            unknown = await self._unknown(list(page))
-            new.extend((one, key) for one, key in page.items() if one in unknown)
-            page.clear()
-
-        async for one, key in self.ledger.since(until, now=now):
-            page[one] = key
-            if len(page) == _PAGE:
-                await sort_out()
-        await sort_out()
-        return new
-
-    async def _unknown(self, erasures: Sequence[ErasureId]) -> Collection[ErasureId]:
-        if not erasures:
-            return ()
-        known = await self.mark.known(erasures)
-        await self.transaction.rollback()
-        return [one for one in erasures if one not in known]
+        return Replayed(new=len(entries), people=people, references=references, filed_again=lost)
 
     async def _erase_people(self, workspace: WorkspaceId, digests: Collection[bytes]) -> int:
         erased: dict[PersonId, KeptPerson] = {}
