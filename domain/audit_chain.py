@@ -168,10 +168,16 @@ class ChainCheck:
         return hmac.compare_digest(made, entry.mac)
 
     def _explained(self, entry: AuditEntry) -> bool:
-        """Tell whether it is ours but for its number: those before it in the run were put in, or some taken out."""
-        if not self._run or self._lost:
+        """Tell whether it is ours all the same: those before it in the run were put in, or some taken out."""
+        if not (self._run or self._lost):
             return False
         number, mac = self._good
+        if self._fits(entry, entry.number - self._shift, mac):
+            what = "it was put behind the end of the chain, which went on behind it"
+            self._run = [replace(one, fault=Fault.INSERTED, what=what) for one in self._run]
+            return True
+        if self._lost:
+            return False
         if self._fits(entry, number + 1, mac):
             self._run = [
                 replace(one, fault=Fault.INSERTED, what="it was put in, and those behind it were given new numbers")

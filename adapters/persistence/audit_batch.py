@@ -27,7 +27,8 @@ AT_ONCE: Final = 500
 """Entries of one transaction: a few milliseconds of the event loop."""
 
 WAITING: Final = 20_000
-"""Entries that may wait while the database takes none: some 20 MB."""
+"""Entries that may wait while the database takes none: some 20 MB. Where as many wait, a chain that has less than its
+share of them may have it: one that takes none holds up no other."""
 
 LONGEST_WAIT: Final = 5.0
 """Seconds between two tries while the database is away."""
@@ -85,28 +86,33 @@ class SqlAuditBatch(AuditBatch):
             _log.error("audit_entries_lost", entries=self._number, reason="the database took none until the end")
 
     def note(self, event: AuditEvent) -> None:
-        if self._number >= WAITING:
+        if self._is_full(event.workspace):
             raise PortBusy("audit", "what was asked cannot be written down at this moment", retry_after=LONGEST_WAIT)
         self._take(Noted(event=event, origin=current_origin(), at=self._clock.now()))
 
     def note_refusal(self, event: AuditEvent) -> None:
         origin = current_origin()
-        if self._number < WAITING and self._allowed[origin.kind is ActorKind.NOBODY].take():
+        if not self._is_full(event.workspace) and self._allowed[origin.kind is ActorKind.NOBODY].take():
             self._take(Noted(event=event, origin=origin, at=self._clock.now()))
         else:
             self._refused[event.workspace] += 1
             self._some.set()
 
-    async def flush(self) -> None:
+    async def flush(self, workspace: WorkspaceId | None = None) -> None:
         async with self._writing:
-            failed: PortError | None = None
-            for workspace, number in [(workspace, len(noted)) for workspace, noted in self._waiting.items()]:
+            failed: Exception | None = None
+            asked = {one: len(noted) for one, noted in self._waiting.items() if workspace in {None, one}}
+            for one, number in asked.items():
                 try:
-                    await self._write(workspace, number)
-                except PortError as error:  # one chain holds up no other
+                    await self._write(one, number)
+                except Exception as error:  # noqa: BLE001 - whatever it is, one chain holds up no other
                     failed = error
             if failed is not None:
                 raise failed
+
+    def _is_full(self, workspace: WorkspaceId) -> bool:
+        ours = len(self._waiting.get(workspace, ()))
+        return self._number >= WAITING and ours * len(self._waiting) >= WAITING
 
     def _take(self, noted: Noted) -> None:
         self._waiting.setdefault(noted.event.workspace, deque()).append(noted)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Row, Select, Text, Uuid, cast, literal, or_, select, union
+from sqlalchemy import ARRAY, ColumnElement, Row, Select, Text, Uuid, cast, func, literal, or_, select, union
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.errors import translated
@@ -39,14 +39,15 @@ class SqlAuditLog(AuditLog):
         if only.about is None:
             return [to_entry(row) for row in await self._rows(_below(asked, before))]
         # No index has the details, so this walks through the chain, a stretch a query: none holds a connection long.
-        if before is None:
-            head = await self.head(workspace)
-            before = 1 if head is None else head.number + 1
         found: list[AuditEntry] = []
-        while before > 1 and not found:
-            stretch = _below(asked, before).where(_ENTRY.number >= before - STRETCH)
-            found = [to_entry(row) for row in await self._rows(stretch)]
-            before -= STRETCH
+        while not found:
+            stretch = _below(select(_ENTRY.number).where(_ENTRY.workspace_id == workspace), before)
+            longest = stretch.order_by(_ENTRY.number.desc()).limit(STRETCH).subquery()
+            first: int | None = (await self._rows(select(func.min(longest.c.number))))[0][0]
+            if first is None:
+                break
+            found = [to_entry(row) for row in await self._rows(_below(asked, before).where(_ENTRY.number >= first))]
+            before = first
         return found
 
     async def entries(

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     cast,
+    exists,
     func,
     insert,
     select,
@@ -32,7 +33,7 @@ from adapters.persistence.errors import PORT
 from adapters.persistence.tables import AUDIT_ENTRIES, AUDIT_HEADS
 from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
-from application.ports.errors import PortRejected
+from application.ports.errors import PortBusy
 from application.ports.keyed_hash import KeyedHash
 from application.use_cases.audit.origin import current_origin
 from domain.audit import (
@@ -96,32 +97,49 @@ async def chain(
 ) -> AuditEntry:
     """Add entries to the end of a chain and return the last, in two round trips, three for the first of a chain.
 
-    The head is locked from here to the end of the transaction. A head that somebody else has changed is gone on from,
-    so that the service goes on, but its seal stays broken, so that `facepass audit verify` tells.
+    The head is locked from here to the end of the transaction. Whatever somebody else did to the end of a chain, the
+    service goes on, and never mends it, so that `facepass audit verify` tells: a head that was changed keeps its
+    broken seal, and numbers that were taken behind it are passed over.
+
+    Raises `PortUnavailable`, and `PortBusy` where somebody else takes these very numbers at this moment.
     """
     head = (await _locked(connection, workspace)).one_or_none()
     if head is None:
         await _begin(connection, keyed_hash, workspace)
         head = (await _locked(connection, workspace)).one()
-    number, mac = head.number, head.mac
-    sound = hmac.compare_digest(head.seal, _seal(keyed_hash, workspace, number, mac))
+    sound = hmac.compare_digest(head.seal, _seal(keyed_hash, workspace, head.number, head.mac))
+    number, mac = (head.number, head.mac) if head.number < _FAR else await _last(connection, workspace)
+    while True:
+        made = await _made(keyed_hash, noted, behind=number, before=mac)
+        last = made[-1]
+        seal = _seal(keyed_hash, workspace, last.number, last.mac) if sound else head.seal
+        head_now = {
+            "chain": workspace,
+            "first": number + 1,
+            "last": last.number,
+            "last_mac": last.mac,
+            "seal_now": seal,
+        }
+        try:
+            written = await connection.execute(_WRITE, {**head_now, **_columns(made)})
+        except IntegrityError as error:
+            raise PortBusy(PORT, "somebody else writes to the end of the audit log", retry_after=1.0) from error
+        if written.scalar_one():
+            return last
+        number = await _taken(connection, workspace, behind=number, room=len(made))
+
+
+async def _made(keyed_hash: KeyedHash, noted: Sequence[Noted], *, behind: int, before: bytes) -> Sequence[AuditEntry]:
+    """Chain entries with the numbers behind `behind` to the one whose `mac` is `before`."""
     made: list[AuditEntry] = []
-    for done, one in enumerate(noted, 1):
-        if done % _BREATH == 0:
+    mac = before
+    for number, one in enumerate(noted, behind + 1):
+        if (number - behind) % _BREATH == 0:
             await asyncio.sleep(0)  # others of the event loop go first
-        number += 1
         entry = entry_of(one.event, number=number, at=one.at, origin=one.origin)
         mac = keyed_hash.digest(AUDIT_PURPOSE, chained_bytes(entry, mac))
         made.append(replace(entry, mac=mac))
-    seal = _seal(keyed_hash, workspace, number, mac) if sound else head.seal
-    head_now = {"chain": workspace, "last": number, "last_mac": mac, "new_seal": seal}
-    try:
-        await connection.execute(_WRITE, {**head_now, **_columns(made)})
-    except IntegrityError as error:
-        raise PortRejected(
-            PORT, "the audit log does not end where its head says: `facepass audit verify` tells more"
-        ) from error
-    return made[-1]
+    return made
 
 
 async def is_there(connection: SqlConnection, entry: AuditEntry) -> bool:
@@ -144,20 +162,35 @@ async def _begin(connection: SqlConnection, keyed_hash: KeyedHash, workspace: Wo
 
     Where there are entries already, somebody has taken the head away: what is made in its place has no good seal.
     """
-    last = (
-        await connection.execute(
-            select(_ENTRY.number, _ENTRY.mac)
-            .where(_ENTRY.workspace_id == workspace)
-            .order_by(_ENTRY.number.desc())
-            .limit(1)
-        )
-    ).one_or_none()
-    row: dict[str, object] = (
-        {"number": 0, "mac": BEGINNING, "seal": _seal(keyed_hash, workspace, 0, BEGINNING)}
-        if last is None
-        else {"number": last.number, "mac": last.mac, "seal": b""}
+    number, mac = await _last(connection, workspace)
+    seal = b"" if number else _seal(keyed_hash, workspace, number, mac)
+    row = {"workspace_id": workspace, "number": number, "mac": mac, "seal": seal}
+    await connection.execute(insert_or(AUDIT_HEADS).values(row).on_conflict_do_nothing())
+
+
+async def _last(connection: SqlConnection, workspace: WorkspaceId) -> tuple[int, bytes]:
+    """Return number and `mac` of the last entry of a chain whose head says nothing of it."""
+    found = await connection.execute(
+        select(_ENTRY.number, _ENTRY.mac)
+        .where(_ENTRY.workspace_id == workspace, _ENTRY.number.between(1, _FAR - 1))
+        .order_by(_ENTRY.number.desc())
+        .limit(1)
     )
-    await connection.execute(insert_or(AUDIT_HEADS).values(workspace_id=workspace, **row).on_conflict_do_nothing())
+    last = found.one_or_none()
+    return (0, BEGINNING) if last is None else (last.number, last.mac)
+
+
+async def _taken(connection: SqlConnection, workspace: WorkspaceId, *, behind: int, room: int) -> int:
+    """Return the first number that is taken behind `behind` and has `room` free ones behind itself.
+
+    Not the highest there is: that may be the highest there can be.
+    """
+    following = func.lead(_ENTRY.number).over(order_by=_ENTRY.number).label("following")
+    taken = select(_ENTRY.number, following).where(_ENTRY.workspace_id == workspace, _ENTRY.number > behind).subquery()
+    with_room = taken.c.following.is_(None) | (taken.c.following - taken.c.number > room)
+    found = await connection.execute(select(taken.c.number).where(with_room).order_by(taken.c.number).limit(1))
+    number: int = found.scalar_one()
+    return number
 
 
 def _seal(keyed_hash: KeyedHash, workspace: WorkspaceId, number: int, mac: bytes) -> bytes:
@@ -184,6 +217,9 @@ def _columns(entries: Sequence[AuditEntry]) -> dict[str, list[object]]:
 _BREATH: Final = 100
 """Entries that are made in one go: a few milliseconds of the event loop."""
 
+_FAR: Final = 2**62
+"""A number that no chain comes to: a head beyond it was set by somebody, and cannot be set any further for ever."""
+
 _ENTRY: Final = AUDIT_ENTRIES.c
 _HEAD: Final = AUDIT_HEADS.c
 
@@ -204,7 +240,13 @@ _TYPES: Final[Mapping[str, TypeEngine[Any]]] = {
 
 
 def _write() -> Any:  # noqa: ANN401 - SQLAlchemy's own types
-    """One statement, and the same one for however many entries: they come as an array a column."""
+    """One statement, and the same one for however many entries: they come as an array a column.
+
+    It says whether it wrote them: all of them, or none where one of their numbers is taken.
+    """
+    of_chain = bindparam("chain", type_=Uuid())
+    first, last = bindparam("first", type_=BigInteger()), bindparam("last", type_=BigInteger())
+    taken = exists().where(_ENTRY.workspace_id == of_chain, _ENTRY.number.between(first, last))
     new = (
         func.unnest(*(bindparam(name, type_=ARRAY(kind)) for name, kind in _TYPES.items()))
         .table_valued(*(Column(name, kind) for name, kind in _TYPES.items()), name="new")
@@ -213,17 +255,18 @@ def _write() -> Any:  # noqa: ANN401 - SQLAlchemy's own types
     values = {name: cast(new.c[name], JSONB) if name == "details" else new.c[name] for name in _TYPES}
     written = (
         insert(AUDIT_ENTRIES)
-        .from_select(
-            ["workspace_id", *_TYPES], select(bindparam("chain", type_=Uuid()).label("workspace_id"), *values.values())
-        )
+        .from_select(["workspace_id", *_TYPES], select(of_chain.label("workspace_id"), *values.values()).where(~taken))
+        .returning(_ENTRY.number)
         .cte("written")
     )
-    return (
+    wrote = select(written.c.number).exists()
+    moved = (
         update(AUDIT_HEADS)
-        .where(_HEAD.workspace_id == bindparam("chain", type_=Uuid()))
-        .values(number=bindparam("last"), mac=bindparam("last_mac"), seal=bindparam("new_seal"))
-        .add_cte(written)
+        .where(_HEAD.workspace_id == of_chain, _HEAD.number < last, wrote)
+        .values(number=last, mac=bindparam("last_mac"), seal=bindparam("seal_now"))
+        .cte("moved")
     )
+    return select(wrote).add_cte(moved)
 
 
 _WRITE: Final = _write()

@@ -35,7 +35,7 @@ class AuditBatch(Protocol):
     def note(self, event: AuditEvent) -> None:
         """Take one, with the origin and the time of this moment. Never waits.
 
-        Raises `PortBusy` where as many wait as may: what cannot be written down is not answered.
+        Raises `PortBusy` where as many of its chain wait as may: what cannot be written down is not answered.
         """
 
     @abstractmethod
@@ -47,8 +47,8 @@ class AuditBatch(Protocol):
         """
 
     @abstractmethod
-    async def flush(self) -> None:
-        """Write what was noted until now. Raises `PortUnavailable`, and keeps it then."""
+    async def flush(self, workspace: WorkspaceId | None = None) -> None:
+        """Write what was noted until now, in this chain; None: in all. Raises `PortUnavailable`, and keeps it then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

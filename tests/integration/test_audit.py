@@ -22,6 +22,7 @@ from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.security.keyed_hash import HmacKeyedHash
 from adapters.security.secret import Secret
 from adapters.system.clock import SystemClock
+from application.ports.audit import AuditFilter
 from application.ports.errors import PortBusy, PortUnavailable
 from application.use_cases.audit.origin import done_for
 from application.use_cases.audit.verify_audit import VerifyAudit
@@ -327,6 +328,70 @@ class TestTampering:
         assert named(report)[-1] == (5, Fault.HEAD)
 
 
+@pytest.mark.usefixtures("older")
+class TestIntruding:
+    """What whoever has the service's own role can do, which may write to the log and not remove from it."""
+
+    async def put(self, database: Database, *numbers: int) -> None:
+        async with database.transactions.begin() as connection:
+            for number in numbers:
+                await connection.execute(
+                    text(
+                        "INSERT INTO audit_entries"
+                        " (workspace_id, number, at, actor_kind, action, outcome, details, mac)"
+                        " VALUES (:workspace, :number, now(), 'cli', 'nothing.happened', 'ok', '{}', :mac)"
+                    ),
+                    {"workspace": OURS, "number": number, "mac": bytes(32)},
+                )
+
+    async def test_an_entry_put_behind_the_end_is_found_before_more_is_written_and_afterwards(
+        self, database: Database
+    ) -> None:
+        await written(database, event(), event())
+        await self.put(database, 3)
+        assert named(await checked(database)) == [(3, Fault.CHANGED), (3, Fault.INSERTED)]
+        await written(database, event(), event())
+        assert [row.number for row in await rows(database)] == [1, 2, 3, 4, 5]
+        assert named(await checked(database)) == [(3, Fault.INSERTED)]
+        async with superuser(database) as connection:
+            await connection.execute(text("DELETE FROM audit_entries WHERE number = 3"))
+        assert named(await checked(database)) == [(3, Fault.REMOVED)]
+
+    async def test_the_service_goes_on_behind_whatever_was_put_there(self, database: Database) -> None:
+        await written(database, event())
+        await self.put(database, *range(2, 42), 44, 2**62, 2**63 - 2, 2**63 - 1)
+        async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:
+            for _ in range(3):
+                batch.note(event())
+            await batch.flush()
+        await written(database, event())
+        await self.put(database, 49)
+        await written(database, event())
+        numbers = [row.number for row in await rows(database) if row.action == "person.created"]
+        assert numbers == [1, 45, 46, 47, 48, 50]
+        report = await checked(database)
+        assert {44, 49, 2**62, 2**63 - 2, 2**63 - 1} <= {one.number for one in report.findings}
+        assert not {*numbers} & {one.number for one in report.findings if one.until == one.number}
+
+    async def test_the_first_entry_of_a_chain_comes_behind_whatever_was_put_there(self, database: Database) -> None:
+        await self.put(database, -1, 0, 1, 2**63 - 1)
+        await written(database, event(), event())
+        assert [row.number for row in await rows(database) if row.action == "person.created"] == [2, 3]
+        assert (1, Fault.CHANGED) in named(await checked(database))
+
+    async def test_the_service_goes_on_where_the_head_was_set_as_far_as_it_goes(self, database: Database) -> None:
+        await written(database, event())
+        async with database.transactions.begin() as connection:
+            await connection.execute(update(AUDIT_HEADS).values(number=2**63 - 1))
+        about = uuid4()
+        await written(database, event(subject=about), event(), event())
+        assert [row.number for row in await rows(database)] == [1, 2, 3, 4]
+        assert named(await checked(database)) == [(5, Fault.REMOVED), (2**63 - 1, Fault.HEAD)]
+        log = SqlAuditLog(database.reads)
+        found = await log.page(OURS, limit=10, before=None, only=AuditFilter(about=frozenset({about})))
+        assert [one.number for one in found] == [2]
+
+
 class TestBeginnings:
     """A chain of which everything was taken away, and that the service began anew."""
 
@@ -476,11 +541,37 @@ class TestBatch:
             batch.note(event())
         with pytest.raises(PortBusy):
             batch.note(event())
-        batch.note_refusal(event(INSTANCE, action=AuditAction.CALL_REFUSED))
+        batch.note_refusal(event(action=AuditAction.CALL_REFUSED))
         async with batch:
             pass
-        (counted,) = await rows(database, INSTANCE)
+        async with database.reads.connect() as connection:
+            newest = select(AUDIT_ENTRIES).order_by(AUDIT_ENTRIES.c.number.desc()).limit(1)
+            counted = (await connection.execute(newest)).one()
         assert (counted.action, counted.details) == ("calls.refused", {"calls": 1})
+
+    async def test_a_chain_that_takes_nothing_keeps_no_other_waiting(self, database: Database) -> None:
+        async with database.transactions.begin() as connection:
+            await connection.execute(
+                text(
+                    "CREATE TRIGGER stuck BEFORE INSERT ON audit_entries FOR EACH ROW"
+                    f" WHEN (NEW.workspace_id = '{OURS}') EXECUTE FUNCTION audit_is_append_only()"
+                )
+            )
+        batch = SqlAuditBatch(database.background, KEYED_HASH, SystemClock())
+        for _ in range(WAITING):
+            batch.note(event())
+        for _ in range(WAITING // 2):
+            batch.note(event(THEIRS))
+        for full in (OURS, THEIRS):
+            with pytest.raises(PortBusy):
+                batch.note(event(full))
+        batch.note(event(INSTANCE))
+        with pytest.raises(DBAPIError):
+            await batch.flush()
+        assert len(await rows(database, INSTANCE)) == 1
+        batch.note(event(INSTANCE))
+        await batch.flush(INSTANCE)
+        assert len(await rows(database, INSTANCE)) == 2
 
     async def test_refusals_without_end_are_counted(self, database: Database) -> None:
         async with SqlAuditBatch(database.background, KEYED_HASH, SystemClock()) as batch:

@@ -51,17 +51,20 @@ origins = st.builds(
 )
 
 
-def chained(noted: Sequence[tuple[AuditEvent, Origin]]) -> list[AuditEntry]:
+def chained(
+    noted: Sequence[tuple[AuditEvent, Origin]], *, behind: int = 0, before: bytes = BEGINNING
+) -> list[AuditEntry]:
     made: list[AuditEntry] = []
-    mac = BEGINNING
-    for number, (event, origin) in enumerate(noted, 1):
+    mac = before
+    for number, (event, origin) in enumerate(noted, behind + 1):
         entry = entry_of(event, number=number, at=NOW + timedelta(seconds=number), origin=origin)
         mac = KEYED_HASH.digest(AUDIT_PURPOSE, chained_bytes(entry, mac))
         made.append(replace(entry, mac=mac))
     return made
 
 
-chains = st.lists(st.tuples(events, origins), min_size=1, max_size=8).map(chained)
+some = st.lists(st.tuples(events, origins), min_size=1, max_size=8)
+chains = some.map(chained)
 
 
 def head_of(entries: Sequence[AuditEntry]) -> AuditHead:
@@ -150,6 +153,23 @@ def test_an_entry_put_in_with_those_behind_renumbered_is_found_there(
     assert report.findings[0].number == place + 1
     if behind:
         assert report.findings[0].fault is Fault.INSERTED
+
+
+@given(chains, some, st.data())
+def test_entries_put_behind_the_end_are_found_when_the_chain_has_gone_on_behind_them(
+    entries: list[AuditEntry], put: list[tuple[AuditEvent, Origin]], data: st.DataObject
+) -> None:
+    end = len(entries)
+    inserted = [
+        entry_of(event, number=number, at=NOW, origin=origin, mac=data.draw(st.binary(min_size=32, max_size=32)))
+        for number, (event, origin) in enumerate(put, end + 1)
+    ]
+    further = chained(put, behind=end + len(put), before=entries[-1].mac)
+    report = checked([*entries, *inserted, *further], head_of(further))
+    assert [one.number for one in report.findings] == [one.number for one in inserted]
+    # And where they were taken away again, it is not pretended that they never were.
+    (gap,) = checked([*entries, *further], head_of(further)).findings
+    assert (gap.number, gap.until, gap.fault) == (end + 1, end + len(put), Fault.REMOVED)
 
 
 @given(chains, st.data())

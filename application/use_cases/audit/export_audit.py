@@ -25,7 +25,7 @@ class ExportAudit:
 
     async def __call__(self, *, workspace: WorkspaceId, only: AuditFilter) -> AsyncIterator[bytes]:
         """Return the lines. They are read as they are taken, and no transaction is held meanwhile."""
-        await self.batch.flush()
+        await self.batch.flush(workspace)
         self.audit.note(
             AuditEvent(workspace=workspace, action=AuditAction.AUDIT_EXPORTED, details={"whole": only == AuditFilter()})
         )

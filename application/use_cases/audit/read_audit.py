@@ -28,7 +28,7 @@ class ReadAudit:
     batch: AuditBatch
 
     async def __call__(self, *, workspace: WorkspaceId, limit: int, before: int | None, only: AuditFilter) -> AuditPage:
-        await self.batch.flush()
+        await self.batch.flush(workspace)
         found = await self.log.page(workspace, limit=limit + 1, before=before, only=only)
         shown = tuple(found[:limit])
         return AuditPage(items=shown, before=shown[-1].number if len(found) > limit else None)

@@ -52,7 +52,7 @@ class VerifyAudit:
     async def _verified(
         self, workspace: WorkspaceId, known: KnownHead | None, counted: Callable[[int], None]
     ) -> ChainReport:
-        await self.batch.flush()
+        await self.batch.flush(workspace)
         begins = workspace != INSTANCE and await self.beginnings.required(workspace)
         check = ChainCheck(workspace, self.keyed_hash.digest, known=known, begins=begins)
         await self._walk(check, workspace, counted)

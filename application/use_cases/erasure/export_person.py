@@ -81,7 +81,7 @@ class ExportPerson:
 
         Raises `GalleryNotFound`, `PersonNotFound`, `PersonMerged` and `PortUnavailable`.
         """
-        await self.batch.flush()
+        await self.batch.flush(workspace)
         place = await self.galleries.get(workspace, gallery)
         found = await self.people.get(workspace, place.id, person, lock=False)
         if found.merged_into is not None:
