@@ -1,12 +1,14 @@
 """Erasing somebody for good: what is said of it, and what is remembered of it."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NewType
 from uuid import UUID
 
+from domain.errors import PersonNotFound
 from domain.gallery import GalleryId
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
@@ -14,6 +16,11 @@ from domain.workspace import WorkspaceId
 ErasureId = NewType("ErasureId", UUID)
 
 RECEIPT_KIND = "facepass-erasure-receipt/1"
+
+ERASED_SINCE = "the person was erased since"
+"""In the place of what a job did for somebody."""
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 ELSEWHERE = (
     "the audit log keeps ids and numbers: it cannot be changed, and names nobody",
@@ -119,6 +126,33 @@ class Erasure:
 def canonical(statement: Mapping[str, object]) -> bytes:
     """Return a statement in the one form that is signed: JSON, names sorted, no spaces, ASCII."""
     return json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def ids_in(told: object) -> frozenset[UUID]:
+    """Return every id in what was told, JSON."""
+    return frozenset(UUID(one) for one in _ID.findall(json.dumps(told)))
+
+
+def without(told: Mapping[str, object], ids: Collection[UUID]) -> Mapping[str, object]:
+    """Return what was told, JSON, without the entries of lists that have one of these ids in them.
+
+    An entry with an `index` keeps its place: a problem stands there then; outside of lists null does.
+    """
+    return {name: _without(value, frozenset(ids)) for name, value in told.items()}
+
+
+def _without(value: object, ids: frozenset[UUID]) -> object:
+    if isinstance(value, Mapping):
+        return without(value, ids)
+    if not isinstance(value, list):
+        return None if ids_in(value) & ids else value
+    kept: list[object] = []
+    for one in value:
+        if not ids_in(one) & ids:
+            kept.append(one)
+        elif isinstance(one, Mapping) and "index" in one:
+            kept.append({"index": one["index"], "problem": {"code": PersonNotFound.code, "detail": ERASED_SINCE}})
+    return kept
 
 
 def person_bytes(workspace: WorkspaceId, person: PersonId) -> bytes:

@@ -46,8 +46,9 @@ class SqlGalleryMoves(GalleryMoves):
     def __init__(self, connection: SqlConnection) -> None:
         self._connection = connection
 
-    async def get(self, workspace: WorkspaceId, gallery: GalleryId) -> GalleryMove | None:
-        row = (await self._connection.execute(select(GALLERY_MOVES).where(_move(workspace, gallery)))).one_or_none()
+    async def get(self, workspace: WorkspaceId, gallery: GalleryId, *, lock: bool = False) -> GalleryMove | None:
+        wanted = select(GALLERY_MOVES).where(_move(workspace, gallery))
+        row = (await self._connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
         return None if row is None else _to_move(row)
 
     async def save(self, move: GalleryMove) -> None:

@@ -46,8 +46,11 @@ class GalleryMoves(Protocol):
     """At most one a gallery."""
 
     @abstractmethod
-    async def get(self, workspace: WorkspaceId, gallery: GalleryId) -> GalleryMove | None:
-        """Return a gallery's, None where it has templates of one space only."""
+    async def get(self, workspace: WorkspaceId, gallery: GalleryId, *, lock: bool = False) -> GalleryMove | None:
+        """Return a gallery's, None where it has templates of one space only.
+
+        With `lock`, to save it changed: nobody else changes it until the transaction ends.
+        """
 
     @abstractmethod
     async def save(self, move: GalleryMove) -> None:

@@ -31,6 +31,7 @@ from adapters.persistence.person_repository import SqlPersonRepository
 from adapters.persistence.reconciliation_repository import SqlReconciliationRepository
 from adapters.persistence.record import SqlRecord
 from adapters.persistence.reference_repository import SqlReferenceRepository
+from adapters.persistence.reports import SqlReports
 from adapters.persistence.retentions import SqlRetentions
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
@@ -48,6 +49,7 @@ from application.ports.key_uses import KeyUses
 from application.ports.keyed_hash import KeyedHash
 from application.ports.notices import Listener, Notices
 from application.ports.record import Record
+from application.ports.reports import Reports
 from application.ports.repositories import (
     AnswerRepository,
     ApiKeyRepository,
@@ -199,6 +201,7 @@ class DatabaseProvider(Provider):
     filed_erasures = provide(SqlFiledErasures, provides=FiledErasures, scope=Scope.REQUEST)
     ledger_mark = provide(SqlLedgerMark, provides=LedgerMark, scope=Scope.REQUEST)
     kept_people = provide(SqlKeptPeople, provides=KeptPeople, scope=Scope.REQUEST)
+    reports = provide(SqlReports, provides=Reports, scope=Scope.REQUEST)
     traces = provide(SqlTraces, provides=Traces, scope=Scope.REQUEST)
     api_keys = provide(SqlApiKeyRepository, provides=ApiKeyRepository, scope=Scope.REQUEST)
     memberships = provide(SqlMembershipRepository, provides=MembershipRepository, scope=Scope.REQUEST)

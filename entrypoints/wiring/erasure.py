@@ -13,6 +13,7 @@ from application.use_cases.erasure.compare_ledger import CompareLedger
 from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.erased_in_reports import ErasedInReports
 from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.export_person import ExportPerson
 from application.use_cases.erasure.file_erasures import FileErasures
@@ -35,6 +36,7 @@ class ErasureProvider(Provider):
         CompareLedger,
         CopyLedger,
         DueUnit,
+        ErasedInReports,
         ErasedNames,
         ErasePerson,
         FileErasures,

@@ -35,11 +35,13 @@ from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
 from application.use_cases.erasure.refile_erasures import RefileErasures
 from application.use_cases.erasure.replay_ledger import Replayed, ReplayLedger
+from application.use_cases.jobs.change_job import ChangeJob
 from application.use_cases.references.reconcile import Reconcile
 from domain.enrolment import ReferenceId
 from domain.erasure import Erasure, ErasureId, Receipt
 from domain.errors import CannotOpen
 from domain.gallery import GalleryId
+from domain.job import Job, JobId, JobProgress
 from domain.person import PersonId
 from domain.workspace import WorkspaceId
 from entrypoints.http.app import make_app
@@ -137,8 +139,6 @@ async def send_batch(node: InProcess, *people: tuple[str, bytes]) -> str:
     return str(sent.json()["id"])
 
 
-async def proof(node: InProcess, person: str) -> Proof:
-    async with node.container(scope=Scope.REQUEST) as unit:
 async def known(node: InProcess, *, days_ago: float = 0) -> Erasure:
     """An erasure of nobody, which the database and the ledger have."""
     moment = datetime.now(UTC) - timedelta(days=days_ago)
@@ -159,6 +159,8 @@ async def mark(node: InProcess) -> datetime | None:
         return await (await unit.get(LedgerMark)).replayed_until()
 
 
+async def proof(node: InProcess, person: str) -> Proof:
+    async with node.container(scope=Scope.REQUEST) as unit:
         prove = await unit.get(ProveErasure)
         return await prove(workspace=node.workspace, person=PersonId(UUID(person)))
 
@@ -374,6 +376,68 @@ async def found_code(node: InProcess, person: str) -> int:
     return (await node.client.get(f"{PEOPLE}/{person}")).status_code
 
 
+class SlowToCommit(Transaction):
+    """Has done everything, and waits before it commits the first time."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self.ready = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def commit(self) -> None:
+        self.ready.set()
+        await self.go_on.wait()
+        await self._transaction.commit()
+
+    async def rollback(self) -> None:
+        await self._transaction.rollback()
+
+
+class TestWhatJobsTell:
+    async def tell(self, node: InProcess, job: str, *people: str) -> list[dict[str, Any]]:
+        """Let a job say whom it has enrolled, as one that remembers all of it does, and return what is kept of it."""
+        items = [{"index": place, "person_id": one, "accepted": []} for place, one in enumerate(people)]
+        later = datetime.now(UTC) + timedelta(hours=2)
+
+        def told(job: Job) -> Job | None:
+            held = job if job.run else job.claimed(later, lease=timedelta(hours=1))
+            return held and held.renewed(1, held_until=later, progress=JobProgress(), result={"items": items})
+
+        async with node.container(scope=Scope.REQUEST) as unit:
+            await (await unit.get(ChangeJob))(workspace=node.workspace, job=JobId(UUID(job)), by=told)
+        shown: list[dict[str, Any]] = (await node.client.get(f"/jobs/{job}")).json()["result"]["items"]
+        return shown
+
+    async def test_it_goes_with_them_is_searched_for_them_and_is_not_told_again(self, node: InProcess) -> None:
+        ada, ben = await person(node, ADA), await person(node, BEN)
+        job = await send_batch(node, ("ada", ADA), ("ben", BEN))
+        before = await self.tell(node, job, ada, ben)
+        place = "record: results of jobs, reports of moves"
+        assert {look.place: look.found for look in (await proof(node, ada)).looks}[place] == 1
+        await erase(node, ada)
+        assert (await proof(node, ada)).gone
+        after = (await node.client.get(f"/jobs/{job}")).json()["result"]["items"]
+        assert (after[0]["index"], after[0]["problem"]["code"], after[1]) == (0, "person_not_found", before[1])
+        assert await self.tell(node, job, ada, ben, ben) == [*after, {**before[1], "index": 2}]
+        assert (await proof(node, ada)).gone
+
+    async def test_it_is_not_told_while_they_are_erased_either(self, node: InProcess) -> None:
+        ada = await person(node, ADA)
+        job = await send_batch(node, ("ada", ADA))
+        async with node.container(scope=Scope.REQUEST) as unit:
+            slow = SlowToCommit(await unit.get(Transaction))
+            erase_person = replace(await unit.get(ErasePerson), transaction=slow)
+            erasing = asyncio.create_task(
+                erase_person(workspace=node.workspace, gallery="default", person=PersonId(UUID(ada)))
+            )
+            await slow.ready.wait()
+            telling = asyncio.create_task(self.tell(node, job, ada))
+            await somebody_waits(await node.container.get(Database))
+            slow.go_on.set()
+            await erasing
+        assert [one["problem"]["code"] for one in await telling] == ["person_not_found"]
+
+
 class TestTheLedger:
     async def test_a_database_from_before_forgets_again_before_it_serves(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
@@ -528,6 +592,65 @@ class TestTheLedger:
             names = [one async for one, _ in ledger.since(now - timedelta(days=ago), now=now)]
             assert len(names) == listed
         assert [one async for one, _ in ledger.since(now + timedelta(days=3), now=now + timedelta(days=3))] == []
+        await replay(node)
+        marked = await mark(node)
+        assert marked is not None
+        assert now - timedelta(days=2) < marked <= now - timedelta(days=1)
+
+    async def test_what_the_ledger_has_lost_is_filed_again_and_the_mark_stays(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        ledger = await node.container.get(Ledger)
+        older, newer = [await known(node, days_ago=ago) for ago in (90, 30)]
+        await replay(node)
+        marked = await mark(node)
+        await known(node)
+        for lost in ([newer], [older, newer]):
+            for one in lost:
+                await blobs.remove(filed_at(one))
+            assert await replay(node) == Replayed(new=0, people=0, references=0, filed_again=len(lost))
+            assert await mark(node) == marked
+            assert all([await ledger.has(one) for one in (older, newer)])
+        await replay(node)
+        assert await mark(node) != marked
+        await blobs.remove(filed_at(older))
+        async with node.container(scope=Scope.REQUEST) as unit:
+            assert await (await unit.get(RefileErasures))() == 1
+        assert await ledger.has(older)
+
+    async def test_a_start_beside_another_blob_store_keeps_the_entries_of_the_right_one_new(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        async with running(database_url, tmp_path, blobs) as before:
+            ada = await person(before, ADA)
+            await known(before, days_ago=20)
+            await replay(before)
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            await erase(now, ada)
+            ledger = await now.container.get(Ledger)
+            entry = await ledger.entry(BlobKey((await keys(blobs, "ledger/"))[-1]))
+            await blobs.remove(filed_at(entry))
+            await ledger.file(replace(entry, erased_at=entry.erased_at - timedelta(days=10)))
+        async with running(backup, tmp_path, CountingBlobStore()) as elsewhere:
+            assert await found_code(elsewhere, ada) == 200
+            # What it knew was filed there by the start, so that this one finds nothing that is lost.
+            assert await replay(elsewhere) == Replayed(new=0, people=0, references=0)
+        async with running(backup, tmp_path, blobs) as restored:
+            assert await found_code(restored, ada) == 404
+
+    async def test_a_copy_has_each_erasure_once_wherever_it_is_known(
+        self, node: InProcess, blobs: CountingBlobStore
+    ) -> None:
+        ledger = await node.container.get(Ledger)
+        filed, lost = [await known(node, days_ago=ago) for ago in (0, 1)]
+        await blobs.remove(filed_at(lost))
+        ada = await person(node, ADA)
+        blobs.puts_left = 0
+        waiting = await erase(node, ada)
+        blobs.puts_left = None
+        new = replace(filed, id=ErasureId(uuid4()))
+        await ledger.file(new)
         async with node.container(scope=Scope.REQUEST) as unit:
             lines = [line async for line in (await unit.get(CopyLedger))()]
         assert sorted(str(ledger.read(line, "here").id) for line in lines) == sorted(
@@ -593,65 +716,6 @@ class TestThoseWhoAreDue:
         past = "2001-01-01T00:00:00Z"
         ada = await person(node, ADA, consent_expires_at=past)
         await damage(database_url)
-        await replay(node)
-        marked = await mark(node)
-        assert marked is not None
-        assert now - timedelta(days=2) < marked <= now - timedelta(days=1)
-
-    async def test_what_the_ledger_has_lost_is_filed_again_and_the_mark_stays(
-        self, node: InProcess, blobs: CountingBlobStore
-    ) -> None:
-        ledger = await node.container.get(Ledger)
-        older, newer = [await known(node, days_ago=ago) for ago in (90, 30)]
-        await replay(node)
-        marked = await mark(node)
-        await known(node)
-        for lost in ([newer], [older, newer]):
-            for one in lost:
-                await blobs.remove(filed_at(one))
-            assert await replay(node) == Replayed(new=0, people=0, references=0, filed_again=len(lost))
-            assert await mark(node) == marked
-            assert all([await ledger.has(one) for one in (older, newer)])
-        await replay(node)
-        assert await mark(node) != marked
-        await blobs.remove(filed_at(older))
-        async with node.container(scope=Scope.REQUEST) as unit:
-            assert await (await unit.get(RefileErasures))() == 1
-        assert await ledger.has(older)
-
-    async def test_a_start_beside_another_blob_store_keeps_the_entries_of_the_right_one_new(
-        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
-    ) -> None:
-        async with running(database_url, tmp_path, blobs) as before:
-            ada = await person(before, ADA)
-            await known(before, days_ago=20)
-            await replay(before)
-        backup = await copied(postgres_url, database_url)
-        async with running(database_url, tmp_path, blobs) as now:
-            await erase(now, ada)
-            ledger = await now.container.get(Ledger)
-            entry = await ledger.entry(BlobKey((await keys(blobs, "ledger/"))[-1]))
-            await blobs.remove(filed_at(entry))
-            await ledger.file(replace(entry, erased_at=entry.erased_at - timedelta(days=10)))
-        async with running(backup, tmp_path, CountingBlobStore()) as elsewhere:
-            assert await found_code(elsewhere, ada) == 200
-            # What it knew was filed there by the start, so that this one finds nothing that is lost.
-            assert await replay(elsewhere) == Replayed(new=0, people=0, references=0)
-        async with running(backup, tmp_path, blobs) as restored:
-            assert await found_code(restored, ada) == 404
-
-    async def test_a_copy_has_each_erasure_once_wherever_it_is_known(
-        self, node: InProcess, blobs: CountingBlobStore
-    ) -> None:
-        ledger = await node.container.get(Ledger)
-        filed, lost = [await known(node, days_ago=ago) for ago in (0, 1)]
-        await blobs.remove(filed_at(lost))
-        ada = await person(node, ADA)
-        blobs.puts_left = 0
-        waiting = await erase(node, ada)
-        blobs.puts_left = None
-        new = replace(filed, id=ErasureId(uuid4()))
-        await ledger.file(new)
         ben = await person(node, BEN, consent_expires_at=past)
         assert await (await node.container.get(EraseDue))() == 2
         assert [await found_code(node, one) for one in (ada, ben)] == [404, 404]

@@ -1,6 +1,7 @@
 """A gallery moves to another model while it is in use: two models, a real database, indexes in memory."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -355,6 +356,13 @@ class TestMoving:
         first = next(one for one in report["different"] if one["question"] == "genuine")
         assert (first["before"]["outcome"], first["after"]["outcome"]) == ("match", "no_match")
         assert (await service.migration())["report"] == report
+        shown = (await service.client.get("/galleries/default/people?limit=100")).json()["items"]
+        (ben,) = [one["id"] for one in shown if one["external_id"] == "ben"]
+        assert ben in json.dumps(report)
+        assert (await service.client.post(f"/galleries/default/people/{ben}/erase")).is_success
+        left = await service.migration()
+        assert ben not in json.dumps(left)
+        assert left["report"] == {**report, "different": left["report"]["different"]}
 
 
 class TestLeftBehind:

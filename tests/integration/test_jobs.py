@@ -14,6 +14,7 @@ from adapters.job_queue.memory import MemoryJobQueue
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.database import Database
 from adapters.persistence.job_repository import SqlJobRepository, SqlJobSweep
+from adapters.persistence.reports import SqlReports
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.system.clock import SystemClock
@@ -21,6 +22,8 @@ from adapters.system.id_generator import UuidV7Generator
 from application.ports.cipher import DataKeyId, WrappedKey
 from application.ports.errors import PortBusy, PortUnavailable
 from application.ports.job_queue import JobKind, QueuedJob
+from application.use_cases.erasure.erased_in_reports import ErasedInReports
+from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.jobs.cancel_job import CancelJob
 from application.use_cases.jobs.change_job import ChangeJob
 from application.use_cases.jobs.files import job_file
@@ -35,7 +38,7 @@ from domain.errors import FacepassError, InvalidValue, JobEnded, JobNotFound, No
 from domain.job import Job, JobFailure, JobId, JobProgress, JobStatus, JobWork
 from domain.workspace import Workspace, WorkspaceId
 from tests.job_handler import Handler
-from tests.trail import trail
+from tests.trail import KEYED_HASH, trail
 
 IDS = UuidV7Generator()
 CLOCK = SystemClock()
@@ -52,7 +55,8 @@ class Unit:
         self.jobs = SqlJobRepository(connection)
         self.sweep = SqlJobSweep(connection)
         self.start = StartJob(jobs=self.jobs, queue=queue, audit=audit, ids=IDS, clock=CLOCK)
-        self.change = ChangeJob(jobs=self.jobs, transaction=self.transaction)
+        erased = ErasedInReports(reports=SqlReports(connection), ledger=Ledger(blobs=blobs, keyed_hash=KEYED_HASH))
+        self.change = ChangeJob(jobs=self.jobs, erased=erased, transaction=self.transaction)
         self.cancel = CancelJob(jobs=self.jobs, audit=audit, transaction=self.transaction, clock=CLOCK)
         self.show = GetJob(jobs=self.jobs)
         self.listed = ListJobs(jobs=self.jobs)

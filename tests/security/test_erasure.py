@@ -2,7 +2,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -11,14 +11,40 @@ from sqlalchemy import text
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
 from adapters.persistence.connection import SqlConnection
+from application.use_cases.jobs.run_job import RunJob
+from application.use_cases.jobs.sweep_jobs import SweepJobs
 from domain.calibration import Calibration
+from domain.job import JobId, JobStatus
 from tests.e2e.in_process import LoadedEmbedder, Served, served, settings_for
+from tests.e2e.wire import encoded
 from tests.e2e.with_jobs import CURVE
 
 ADA, BEN = (MemoryFaceEmbedder.picture(name) for name in ("ada", "ben"))
 NAME, LABEL, FILE = "augusta-ada-lovelace", "countess of lovelace", "lovelace-portrait.bin"
 KEPT_FOR_GOOD = {"audit_entries", "erasures"}
 """Where ids may stand after somebody was erased."""
+WITHOUT_PEOPLE = {
+    "alembic_version",
+    "api_keys",
+    "audit_heads",
+    "gallery_rotations",
+    "index_state",
+    "installation",
+    "key_ring",
+    "ledger_mark",
+    "login_failures",
+    "memberships",
+    "one_time_links",
+    "refresh_tokens",
+    "sessions",
+    "signing_keys",
+    "users",
+    "workspaces",
+    "galleries",
+    "erasures",
+    "reconciliations",
+}
+"""Tables that name nobody of a gallery, or nobody before an erasure; each other one does, and is looked at after it."""
 
 
 class OnlyFaces(LoadedEmbedder):
@@ -34,6 +60,45 @@ async def node(database_url: str, tmp_path: Path) -> AsyncIterator[Served]:
     settings = settings_for(database_url, tmp_path, tmp_path / "models")
     async with served(settings, OnlyFaces(MemoryFaceEmbedder()), work=False) as one:
         yield one
+
+
+async def in_jobs_and_reports(node: Served, person: str, reference: str) -> None:
+    """Let a job enrol them once more, and a gallery's move and its job compare decisions about them."""
+    items = [{"external_id": NAME, "image": encoded(ADA)}, {"external_id": "ben", "image": encoded(BEN)}]
+    sent = await node.client.post(
+        "/galleries/default/references/batch", json={"items": items}, headers={"Prefer": "respond-async"}
+    )
+    job = JobId(UUID(sent.json()["id"]))
+    ran = await (await node.container.get(RunJob))(workspace=node.workspace, job=job)
+    assert ran is not None
+    assert ran.status is JobStatus.SUCCEEDED
+    asked = {"outcome": "match", "person_id": person, "similarity": 0.75}
+    different = [
+        {"reference_id": reference, "question": "search", "before": {**asked, "person_id": None}, "after": asked},
+        {"reference_id": str(uuid4()), "question": "search", "before": asked, "after": {**asked, "person_id": None}},
+    ]
+    report = json.dumps({"probes": 2, "different": different})
+    async with node.container(scope=Scope.REQUEST) as unit:
+        connection = await unit.get(SqlConnection)
+        await connection.execute(
+            text(
+                "INSERT INTO gallery_moves (workspace_id, gallery_id, source, target, job_id, report, asked_at)"
+                " SELECT workspace_id, id, space, space, :job, CAST(:report AS jsonb), now() FROM galleries"
+            ),
+            {"job": job, "report": report},
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO spare_templates SELECT workspace_id, id, space, gallery_id, NULL, 'face_not_found'"
+                ' FROM "references"'
+            )
+        )
+        await connection.execute(
+            text("UPDATE jobs SET result = result || jsonb_build_object('agreement', CAST(:report AS jsonb))"),
+            {"report": report},
+        )
+        await connection.commit()
+        await (await unit.get(SweepJobs))()
 
 
 async def tables(node: Served) -> dict[str, bytes]:
@@ -84,6 +149,7 @@ async def test_a_dump_holds_nothing_of_a_person_before_and_no_trace_after_they_w
     (face,) = (await node.client.post("/faces/embed", files={"image": (FILE, ADA)})).json()["faces"]
     secrets = {ADA, NAME.encode(), LABEL.encode(), FILE.encode(), *pieces(np.array(face["embedding"]))}
     ids = {one.encode() for one in (person, reference)}
+    await in_jobs_and_reports(node, person, reference)
     (sealed,) = await rows(
         node,
         'SELECT k.wrapped, r.template FROM "references" r JOIN data_keys k ON k.id = r.data_key_id WHERE r.id = :id',
@@ -106,10 +172,16 @@ async def test_a_dump_holds_nothing_of_a_person_before_and_no_trace_after_they_w
     assert entry.vector.encode() in before[index]
     assert person.encode() in before["people"]
     assert reference.encode() in files(tmp_path)
+    assert before.keys() - {name for name, content in before.items() for one in ids if one in content} <= WITHOUT_PEOPLE
 
     erased = await node.client.post(f"/galleries/default/people/{person}/erase")
     assert erased.json()["still_being_removed"] == {"references": 0, "ledger": False, "jobs": 0}
     after = await tables(node)
+    (told,) = await rows(node, "SELECT result FROM jobs")
+    first, second = told.result["items"]
+    assert (first["index"], first["problem"]["code"]) == (0, "person_not_found")
+    assert len(second["accepted"]) == 1
+    assert told.result["agreement"] == {"probes": 2, "different": []}
     traces = secrets | {sealed.wrapped, sealed.template, entry.vector.encode()}
     assert {name for name, content in after.items() for trace in traces if trace in content} == set()
     assert {name for name, content in after.items() for one in ids if one in content} <= KEPT_FOR_GOOD

@@ -11,6 +11,7 @@ from application.ports.index_states import IndexStates
 from application.ports.receipts import ReceiptSigner
 from application.ports.repositories import GalleryRepository, PersonRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.erased_in_reports import ErasedInReports
 from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.receipts import SignedReceipt, signed
@@ -48,6 +49,7 @@ class ErasePerson:
     remembered: RememberedAnswers
     ledger: Ledger
     names: ErasedNames
+    reports: ErasedInReports
     signer: ReceiptSigner
     audit: AuditTrail
     transaction: Transaction
@@ -118,6 +120,7 @@ class ErasePerson:
             receipt=signed(receipt, self.signer),
         )
         await self.erasures.add(erasure)
+        await self.reports.forget(workspace, [*people, *gone])
         self.audit.note(
             AuditEvent(
                 workspace=workspace,

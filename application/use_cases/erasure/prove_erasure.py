@@ -10,6 +10,7 @@ from application.ports.index_states import IndexStates
 from application.ports.inventory import Inventory
 from application.ports.receipts import ReceiptSigner
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.erased_in_reports import ErasedInReports
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.receipts import SignedReceipt, require_signed
 from application.use_cases.references.places import IMAGES
@@ -69,6 +70,7 @@ class ProveErasure:
     states: IndexStates
     blobs: BlobStore
     ledger: Ledger
+    reports: ErasedInReports
     signer: ReceiptSigner
     transaction: Transaction
 
@@ -113,6 +115,8 @@ class ProveErasure:
         references, kept = await self._references(
             workspace, digests, self.traces.references, lambda one: one.id, partial(looking, "references")
         )
+        reports, told = await self.reports.found(workspace, digests)
+        looking("reports", reports)
         notes, noted = await self._references(
             workspace, digests, self.traces.noted, lambda one: one, partial(looking, "notes")
         )
@@ -122,6 +126,7 @@ class ProveErasure:
             Look(place="record: data keys", looked_at=people, found=held.keys),
             Look(place="record: references and templates", looked_at=references, found=max(kept, held.references)),
             Look(place="record: remembered answers", looked_at=held.answers, found=held.answers),
+            Look(place="record: results of jobs, reports of moves", looked_at=reports, found=told),
             Look(place="record: notes of what is still to be removed", looked_at=notes, found=noted),
         ]
 

@@ -44,7 +44,7 @@ class FinishMigration:
         be taken from the index.
         """
         place = await self.galleries.get(workspace, gallery, lock=True)
-        move = await self.moves.get(workspace, place.id)
+        move = await self.moves.get(workspace, place.id, lock=True)
         if move is None:
             raise MigrationNotFound("the gallery is not on its way from one model to another")
         await require_idle(self.jobs, move)

@@ -63,7 +63,7 @@ class MigrateGallery:
         if place.space == target:
             raise SpaceInUse(f"the gallery is with {target} already")
         require_no_fixed_threshold(place)
-        before = await self.moves.get(workspace, place.id)
+        before = await self.moves.get(workspace, place.id, lock=True)
         await require_idle(self.jobs, before)
         if before is not None and before.beside(place.space) != target:
             raise MigrationUnfinished(

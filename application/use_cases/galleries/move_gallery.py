@@ -134,9 +134,10 @@ class MoveGallery(JobHandler):
         )
         async with self.scope() as unit:
             await unit.galleries.get(order.workspace, order.gallery, lock=True)
-            move = await unit.moves.get(order.workspace, order.gallery)
+            move = await unit.moves.get(order.workspace, order.gallery, lock=True)
             if move is not None:
-                await unit.moves.save(replace(move, report=report))
+                told = await unit.erased.left_out(order.workspace, report)
+                await unit.moves.save(replace(move, report=told))
             await unit.transaction.commit()
         return report
 
@@ -182,7 +183,7 @@ class MoveGallery(JobHandler):
         _require_all(order, await locked.templates.standing(order.workspace, order.gallery, order.target))
         now = self.clock.now()
         await locked.galleries.save(replace(gallery, space=order.target, updated_at=now, version=gallery.version + 1))
-        move = await locked.moves.get(order.workspace, order.gallery)
+        move = await locked.moves.get(order.workspace, order.gallery, lock=True)
         if move is not None:
             await locked.moves.save(replace(move, switched_at=now))
         locked.audit.note(_migrated(order, "switched"))

@@ -10,6 +10,7 @@ from application.ports.audit import AuditTrail
 from application.ports.gallery_moves import GalleryMoves, SpareTemplates
 from application.ports.repositories import GalleryRepository, ReconciliationRepository
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.erased_in_reports import ErasedInReports
 from application.use_cases.references.reconcile import Reconcile
 from domain.embedding import SpaceId
 from domain.gallery import GalleryId
@@ -68,6 +69,7 @@ class MoveUnit:
     templates: SpareTemplates
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
+    erased: ErasedInReports
     audit: AuditTrail
     transaction: Transaction
 

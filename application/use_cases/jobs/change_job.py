@@ -1,10 +1,11 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from application.ports.repositories import JobRepository
 from application.ports.transaction import Transaction
+from application.use_cases.erasure.erased_in_reports import ErasedInReports
 from domain.job import Job, JobId
 from domain.workspace import WorkspaceId
 
@@ -12,17 +13,24 @@ from domain.workspace import WorkspaceId
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeJob:
-    """Change a job by one of its own methods, while nobody else can."""
+    """Change a job by one of its own methods, while nobody else can.
+
+    Its result is kept without whoever was erased since it came of the job.
+    """
 
     jobs: JobRepository
+    erased: ErasedInReports
     transaction: Transaction
 
     async def __call__(self, *, workspace: WorkspaceId, job: JobId, by: Callable[[Job], Job | None]) -> Job | None:
         """Return what it has become; None where `by` said so, and nothing was changed. Raises `JobNotFound`."""
-        changed = by(await self.jobs.get(workspace, job, lock=True))
+        before = await self.jobs.get(workspace, job, lock=True)
+        changed = by(before)
         if changed is None:
             await self.transaction.rollback()
             return None
+        if changed.result is not None and changed.result != before.result:
+            changed = replace(changed, result=await self.erased.left_out(workspace, changed.result))
         await self.jobs.save(changed)
         await self.transaction.commit()
         return changed

@@ -1,0 +1,56 @@
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import final
+from uuid import UUID
+
+from application.ports.reports import Reports
+from application.use_cases.erasure.ledger import Ledger
+from domain.enrolment import ReferenceId
+from domain.erasure import ids_in, without
+from domain.person import PersonId
+from domain.workspace import WorkspaceId
+
+_PAGE = 100
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedInReports:
+    """Keep what jobs and moves of galleries tell free of people who were erased."""
+
+    reports: Reports
+    ledger: Ledger
+
+    async def forget(self, workspace: WorkspaceId, ids: Collection[UUID]) -> None:
+        """Take people and references out of all that was told, in the transaction that erases them."""
+        for report in await self.reports.naming(workspace, ids):
+            content = without(report.content, ids)
+            if content != report.content:
+                await self.reports.save(workspace, replace(report, content=content))
+
+    async def left_out(self, workspace: WorkspaceId, told: Mapping[str, object]) -> Mapping[str, object]:
+        """Return what is about to be written without whoever was erased while it was found out.
+
+        The caller has locked what it is written to.
+        """
+        standing_for = {digest: one for one in ids_in(told) for digest in self._digests(workspace, one)}
+        if not standing_for:
+            return told
+        erased = await self.reports.erased(workspace, standing_for.keys())
+        return without(told, {standing_for[digest] for digest in erased})
+
+    async def found(self, workspace: WorkspaceId, digests: Collection[bytes]) -> tuple[int, int]:
+        """Return how many reports there are, and how many name somebody whom one of the digests stands for."""
+        walked = found = 0
+        after: UUID | None = None
+        while page := await self.reports.page(workspace, after=after, limit=_PAGE):
+            walked += len(page)
+            found += sum(
+                any(digest in digests for one in ids_in(report.content) for digest in self._digests(workspace, one))
+                for report in page
+            )
+            after = page[-1].id
+        return walked, found
+
+    def _digests(self, workspace: WorkspaceId, one: UUID) -> tuple[bytes, bytes]:
+        return self.ledger.person(workspace, PersonId(one)), self.ledger.reference(workspace, ReferenceId(one))
