@@ -86,8 +86,8 @@ class PgvectorContract(VectorIndexContract):
     half_precision: ClassVar[bool]
 
     @pytest.fixture
-    async def engine(self, empty_database_url: str) -> AsyncIterator[AsyncEngine]:
-        made = engine_at(empty_database_url, connections=8, timeout=10.0, autocommit=True)
+    async def engine(self, tableless_url: str) -> AsyncIterator[AsyncEngine]:
+        made = engine_at(tableless_url, connections=8, timeout=10.0, autocommit=True)
         yield made
         await made.dispose()
 

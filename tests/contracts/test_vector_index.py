@@ -55,8 +55,8 @@ SMALL = 100
 
 
 @pytest.fixture
-async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = engine_at(empty_database_url, connections=8, timeout=10.0, autocommit=True)
+async def engine(tableless_url: str) -> AsyncIterator[AsyncEngine]:
+    made = engine_at(tableless_url, connections=8, timeout=10.0, autocommit=True)
     yield made
     await made.dispose()
 
@@ -222,11 +222,11 @@ async def nobody_at_home() -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def hnsw_engine(engine: AsyncEngine, empty_database_url: str) -> AsyncIterator[AsyncEngine]:
+async def hnsw_engine(engine: AsyncEngine, tableless_url: str) -> AsyncIterator[AsyncEngine]:
     """For the few vectors of a test sorting them all is cheaper than a graph, and the planner knows."""
     async with engine.connect() as connection:
         await connection.execute(text(f"ALTER DATABASE {engine.url.database} SET enable_sort = off"))
-    made = engine_at(empty_database_url, connections=8, timeout=10.0, autocommit=True)
+    made = engine_at(tableless_url, connections=8, timeout=10.0, autocommit=True)
     yield made
     await made.dispose()
 
@@ -452,11 +452,11 @@ async def test_preparing_at_once_and_again_is_safe(engine: AsyncEngine) -> None:
 
 
 async def test_a_process_starts_while_another_builds_an_index(
-    engine: AsyncEngine, index: PgvectorVectorIndex, empty_database_url: str
+    engine: AsyncEngine, index: PgvectorVectorIndex, tableless_url: str
 ) -> None:
     await index.upsert([entry(vector, GALLERY) for vector in vectors(2 * SMALL)])
     waits = text("SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'")
-    beside = engine_at(empty_database_url, connections=2, timeout=10.0, autocommit=True)
+    beside = engine_at(tableless_url, connections=2, timeout=10.0, autocommit=True)
     async with engine.connect() as writer:
         await writer.execution_options(isolation_level="READ COMMITTED")
         await writer.execute(text(f"DELETE FROM {index._table} WHERE person_id IS NULL"))  # a writer, for a build
@@ -475,10 +475,10 @@ async def test_a_process_starts_while_another_builds_an_index(
 
 
 async def test_a_build_outlasts_a_transaction_that_stands_still(
-    engine: AsyncEngine, index: PgvectorVectorIndex, empty_database_url: str
+    engine: AsyncEngine, index: PgvectorVectorIndex, tableless_url: str
 ) -> None:
     await index.upsert([entry(vector, GALLERY) for vector in vectors(2 * SMALL)])
-    record = engine_at(empty_database_url, connections=1, timeout=10.0)
+    record = engine_at(tableless_url, connections=1, timeout=10.0)
     async with record.connect() as connection:
         assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
         await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '1s'"))
@@ -577,8 +577,8 @@ async def test_vectors_are_read_as_they_were_written(index: PgvectorVectorIndex)
     assert all(np.array_equal(read[one.reference], one.embedding.vector) for one in written)
 
 
-async def test_a_full_pool_is_busy_and_the_ping_goes_past_it(engine: AsyncEngine, empty_database_url: str) -> None:
-    pool = engine_at(empty_database_url, connections=1, timeout=0.1, autocommit=True)
+async def test_a_full_pool_is_busy_and_the_ping_goes_past_it(engine: AsyncEngine, tableless_url: str) -> None:
+    pool = engine_at(tableless_url, connections=1, timeout=0.1, autocommit=True)
     index = PgvectorVectorIndex(pool, SPACE, pings=engine)
     await index.prepare()
     async with pool.connect():
