@@ -5,7 +5,7 @@ from sqlalchemy import delete, extract, func, insert, select, text, tuple_
 
 from adapters.persistence.connection import SqlConnection
 from adapters.persistence.tables import KEY_RING
-from application.ports.key_ring import SETTLED_AFTER, KeyRing, RingEntry, RingPurpose
+from application.ports.key_ring import KeyRing, RingEntry, RingPurpose
 
 _ENTRIES = select(
     KEY_RING.c.purpose,
@@ -13,8 +13,7 @@ _ENTRIES = select(
     KEY_RING.c.master,
     KEY_RING.c.wrapped,
     # By the database's own clock, which also said when it came: those of its clients differ.
-    (KEY_RING.c.created_at < func.clock_timestamp() - text(f"interval '{SETTLED_AFTER} seconds'")).label("settled"),
-    extract("epoch", KEY_RING.c.created_at).label("since"),
+    extract("epoch", func.clock_timestamp() - KEY_RING.c.created_at).label("age"),
 ).order_by(KEY_RING.c.purpose, KEY_RING.c.number, KEY_RING.c.master)
 
 
@@ -33,8 +32,7 @@ class SqlKeyRing(KeyRing):
                 number=row.number,
                 master=row.master,
                 wrapped=row.wrapped,
-                settled=row.settled,
-                since=float(row.since),
+                age=float(row.age),
             )
             for row in found
         ]

@@ -1,3 +1,4 @@
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     tuple_,
     update,
 )
@@ -33,6 +35,15 @@ TABLES: Final = tuple(table for table in METADATA.sorted_tables if "wrapped" in 
 """Every table with a wrapped data key, whoever adds one: the key's id is `data_key_id`, or the row's own `id`."""
 
 _PAGE: Final = 500
+_LOOK: Final = 0.2
+"""Seconds between two looks at who writes."""
+
+# Whoever writes in a table has this lock on it until the transaction ends.
+_WRITERS: Final = text(
+    "SELECT virtualtransaction FROM pg_locks WHERE mode = 'RowExclusiveLock' AND locktype = 'relation'"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND relation IN (SELECT oid FROM pg_class WHERE relname IN :tables)"
+).bindparams(bindparam("tables", [table.name for table in TABLES], expanding=True))
 _NUMBERED: Final = b"\x02"
 
 
@@ -65,6 +76,16 @@ class SqlWrappedKeys(WrappedKeys):
                 changed = [one for row in page if (one := _changed(table, places, row, rewrapped)) is not None]
                 yield await self._replace(table, places, changed)
                 last = page[-1]
+
+    async def written(self) -> None:
+        writing = await self._writing()
+        while writing:
+            await asyncio.sleep(_LOOK)
+            writing &= await self._writing()
+
+    async def _writing(self) -> frozenset[str]:
+        """The transactions that have written, or wait to write, in any of the tables."""
+        return frozenset(row.virtualtransaction for row in await self._rows(_WRITERS))
 
     async def _replace(
         self, table: Table, places: Sequence[ColumnElement[Any]], changed: Sequence[Mapping[str, object]]

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -12,6 +12,11 @@ KNOWN_WITHIN = 1.0
 SETTLED_AFTER = 5.0
 """Seconds, on the database's clock, that a wrapping key waits before anything is wrapped by it: by then every process
 can open what is, or has not read the ring for so long that it wraps nothing any more."""
+
+OVER_AFTER = 60.0
+"""Seconds, on the database's clock, after which every data key that is wrapped by the wrapping key before it is being
+written, or was: `SETTLED_AFTER` twice, since a process may not have read the ring for as long; the rest is what whoever
+has wrapped a data key may wait for a connection and for locks."""
 
 
 class RingPurpose(StrEnum):
@@ -32,10 +37,13 @@ class RingEntry:
     master: bytes
     """The fingerprint of the master key that wrapped it."""
     wrapped: bytes
-    settled: bool = False
-    """Whether it has been there for `SETTLED_AFTER`."""
-    since: float = 0.0
-    """When it came, in seconds on the database's clock."""
+    age: float = field(default=0.0, compare=False)
+    """Seconds that it has been there, on the database's clock."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether a wrapping key may be used."""
+        return self.age > SETTLED_AFTER
 
     @property
     def identity(self) -> tuple[RingPurpose, int, bytes]:

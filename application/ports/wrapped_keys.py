@@ -24,3 +24,7 @@ class WrappedKeys(Protocol):
         Yields how many were replaced, page by page; each page is committed by then. One that changes or goes meanwhile
         is left as it is, and so is one for which `rewrapped` raises `CannotOpen`: no key opens it any more.
         """
+
+    @abstractmethod
+    async def written(self) -> None:
+        """Wait until every transaction that writes any of them at this moment has ended."""

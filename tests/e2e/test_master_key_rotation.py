@@ -3,7 +3,7 @@ import base64
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,14 +19,14 @@ from adapters.persistence.tables import AUDIT_ENTRIES, KEY_RING
 from adapters.persistence.wrapped_keys import TABLES
 from adapters.security.cipher import AesGcmCipher
 from adapters.security.master_key import LocalMasterKey, load_or_create
-from adapters.security.opened_ring import OpenedRing
+from adapters.security.opened_ring import OpenedRing, wrapped_entry
 from adapters.security.secret import Secret
 from adapters.security.wrapping_keys import WrappingKeys
 from application.ports.accounts import UserRepository
 from application.ports.cipher import Cipher, DataKeyId, Place, WrappedKey
 from application.ports.errors import PortRejected
 from application.ports.id_generator import IdGenerator
-from application.ports.key_ring import RingPurpose
+from application.ports.key_ring import KeyRing, RingPurpose
 from application.ports.repositories import JobRepository
 from application.ports.transaction import Transaction
 from application.ports.wrapped_keys import WrappedKeys
@@ -283,3 +283,28 @@ async def test_a_damaged_data_key_stops_nothing(service: InProcess, database: Da
         await connection.execute(text("UPDATE data_keys SET wrapped = decode(repeat('01', 61), 'hex')"))
     done = await rotate(service.container)
     assert done.damaged == 1
+
+
+async def test_what_is_written_late_under_the_former_key_is_wrapped_anew_before_that_goes(
+    service: InProcess, settings: Settings, database: Database
+) -> None:
+    mine = LocalMasterKey(load_or_create(settings.master_key_path).secret)
+    former = AesGcmCipher(WrappingKeys((await service.container.get(OpenedRing)).wrapping.secrets))
+    async with service.container(scope=Scope.REQUEST) as unit:
+        ring = await unit.get(KeyRing)
+        before = await ring.entries()
+        assert await ring.change(before, [*before, await wrapped_entry(mine, RingPurpose.WRAP, 1, os.urandom(32))])
+        await (await unit.get(Transaction)).commit()
+    async with service.container(scope=Scope.REQUEST) as slow, service.container(scope=Scope.REQUEST) as unit:
+        remembered = replace(await slow.get(RememberedAnswers), cipher=former)
+        retiring = asyncio.create_task((await unit.get(RetireMasterKey))(progress=lambda *_: None))
+        await asyncio.wait({retiring}, timeout=0.2)
+        assert await remembered.keep(service.workspace, CALL, "made")
+        await age(database)
+        await asyncio.wait({retiring}, timeout=1.0)
+        await (await slow.get(Transaction)).commit()
+        await retiring
+    assert await numbers(service.container) == {1}
+    assert set(await opened_by(mine, database)) == {-1, 1}
+    async with service.container(scope=Scope.REQUEST) as unit:
+        assert await (await unit.get(RememberedAnswers)).earlier(service.workspace, CALL) == "made"

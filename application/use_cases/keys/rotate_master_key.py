@@ -7,7 +7,7 @@ from typing import final
 from application.ports.audit import AuditTrail
 from application.ports.cipher import Cipher
 from application.ports.errors import PortRejected
-from application.ports.key_ring import KNOWN_WITHIN, KeyRing, RingEntry, RingPurpose
+from application.ports.key_ring import KNOWN_WITHIN, OVER_AFTER, SETTLED_AFTER, KeyRing, RingEntry, RingPurpose
 from application.ports.master_key import MasterKey
 from application.ports.transaction import Transaction
 from application.ports.wrapped_keys import WrappedKeys
@@ -52,7 +52,8 @@ class RotateMasterKey:
     async def __call__(self, *, new: MasterKey, progress: RewrapProgress) -> Rotated:
         """Raises `PortRejected` where `new` is the one in use, or a change to a third one has not ended."""
         number = await self._begun(new)
-        await settled(self.ring, self.transaction, number)
+        await aged(self.ring, self.transaction, number, SETTLED_AFTER)
+        await asyncio.sleep(2 * KNOWN_WITHIN)  # every process that reads the ring wraps by it from then on
         rewrapped, damaged = await rewrap_all(self.keys, self.cipher, number, progress)
         self.audit.note(
             AuditEvent(
@@ -104,9 +105,10 @@ class RotateMasterKey:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetireMasterKey:
-    """Take from the ring whatever another master key than the one in use opens.
+    """Take from the ring whatever another master key than the one in use opens, then what wrapped data keys before.
 
-    For when every process was started with the new one: those that were not seal and open nothing from then on.
+    For when every process was started with the new one: those that were not seal and open nothing from then on. The
+    former wrapping key stays until every data key is wrapped anew, also those that were still being written under it.
     """
 
     master: MasterKey
@@ -120,28 +122,45 @@ class RetireMasterKey:
         """Raises `PortRejected` where this process was not started with the newest master key."""
         entries = await self.ring.entries()
         hashing = [entry for entry in entries if entry.purpose is RingPurpose.HASH]
-        if max(hashing, key=lambda entry: entry.since).master != self.master.fingerprint:
+        if min(hashing, key=lambda entry: entry.age).master != self.master.fingerprint:
             raise PortRejected(
                 PORT, "this was started with the master key that is to be retired: set the new one and call it again"
             )
         number = newest(entries)
-        await settled(self.ring, self.transaction, number)
-        rewrapped, damaged = await rewrap_all(self.keys, self.cipher, number, progress)
-        if rewrapped:
-            await asyncio.sleep(4 * KNOWN_WITHIN)  # whoever read one of them before has opened it by then
-        entries = await self.ring.entries()
-        kept = [entry for entry in entries if entry.master == self.master.fingerprint and _is_current(entry, number)]
-        if not await self.ring.change(entries, kept):
-            raise PortRejected(PORT, "the ring of keys was changed meanwhile: call this again")
-        self.audit.note(
-            AuditEvent(
-                workspace=INSTANCE,
-                action=AuditAction.MASTER_KEY_ROTATED,
-                details={"stage": "retired", "number": number, "keys": rewrapped, "damaged": damaged},
-            )
-        )
+        await aged(self.ring, self.transaction, number, OVER_AFTER)
+        await self._keep()
+        self._note({"stage": "retired", "number": number})
+        await self.transaction.commit()
+        rewrapped, damaged = await self._emptied(number, progress)
+        await self._keep(number)
+        self._note({"stage": "ended", "number": number, "keys": rewrapped, "damaged": damaged})
         await self.transaction.commit()
         return Rotated(number=number, rewrapped=rewrapped, damaged=damaged)
+
+    async def _keep(self, number: int | None = None) -> None:
+        """Leave in the ring what this master key opens, and of the wrapping keys only `number`, where one is named."""
+        entries = await self.ring.entries()
+        ours = [entry for entry in entries if entry.master == self.master.fingerprint]
+        kept = [entry for entry in ours if number is None or _is_current(entry, number)]
+        if not await self.ring.change(entries, kept):
+            raise PortRejected(PORT, "the ring of keys was changed meanwhile: call this again")
+
+    async def _emptied(self, number: int, progress: RewrapProgress) -> tuple[int, int]:
+        """Wrap anew until nothing is left, or being written, that another wrapping key wraps.
+
+        Those that no key opens are left. Returns how many were wrapped anew, and how many are damaged.
+        """
+        rewrapped = 0
+        while True:
+            await self.keys.written()
+            done, damaged = await rewrap_all(self.keys, self.cipher, number, progress)
+            rewrapped += done
+            if not done:
+                return rewrapped, damaged
+            await asyncio.sleep(4 * KNOWN_WITHIN)  # whoever read one of them before has opened it by then
+
+    def _note(self, details: Mapping[str, object]) -> None:
+        self.audit.note(AuditEvent(workspace=INSTANCE, action=AuditAction.MASTER_KEY_ROTATED, details=details))
 
 
 def newest(entries: Sequence[RingEntry]) -> int:
@@ -149,15 +168,14 @@ def newest(entries: Sequence[RingEntry]) -> int:
     return max(entry.number for entry in entries if entry.purpose is RingPurpose.WRAP)
 
 
-async def settled(ring: KeyRing, transaction: Transaction, number: int) -> None:
-    """Wait until every process wraps by this key."""
+async def aged(ring: KeyRing, transaction: Transaction, number: int, seconds: float) -> None:
+    """Wait until this wrapping key has been there for so long."""
     while True:
         here = [entry for entry in await ring.entries() if (entry.purpose, entry.number) == (RingPurpose.WRAP, number)]
         await transaction.rollback()
-        if all(entry.settled for entry in here):
-            break
+        if all(entry.age > seconds for entry in here):
+            return
         await asyncio.sleep(KNOWN_WITHIN / 2)
-    await asyncio.sleep(2 * KNOWN_WITHIN)
 
 
 async def rewrap_all(keys: WrappedKeys, cipher: Cipher, number: int, progress: RewrapProgress) -> tuple[int, int]:
