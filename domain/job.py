@@ -120,7 +120,7 @@ class Job:
     """Of one run."""
     created_at: datetime
     due_at: datetime
-    """Not to be run before."""
+    """Not to be run before; nor cleared up behind, since files may be coming until then."""
     started_at: datetime | None = None
     """When it was run first."""
     finished_at: datetime | None = None
@@ -151,8 +151,8 @@ class Job:
         return _ended_as(_noted(self, code, detail, now), JobStatus.FAILED, now)
 
     def released(self, now: datetime) -> "Job":
-        """Let one that waits for its time be run now."""
-        return replace(self, due_at=min(self.due_at, now)) if self.status is JobStatus.QUEUED else self
+        """Let one that waits for its time be run now, or, where it has ended, what it left be cleared up."""
+        return self if self.status is JobStatus.RUNNING else replace(self, due_at=min(self.due_at, now))
 
     def claimed(self, now: datetime, *, lease: timedelta) -> "Job | None":
         """Give it to a new holder; None where it is not due, has ended, or is another's.

@@ -97,8 +97,8 @@ class SqlJobSweep(JobSweep):
         lost = _stands(JobStatus.RUNNING) & (jobs.held_until <= now)
         return await self._found(or_(waits, lost), by=func.coalesce(jobs.held_until, jobs.due_at), limit=limit)
 
-    async def with_files(self, *, limit: int) -> Sequence[tuple[WorkspaceId, JobId]]:
-        ended = JOBS.c.data_key_id.is_not(null()) & JOBS.c.finished_at.is_not(null())
+    async def with_files(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, JobId]]:
+        ended = JOBS.c.data_key_id.is_not(null()) & JOBS.c.finished_at.is_not(null()) & (JOBS.c.due_at <= now)
         return await self._found(ended, by=JOBS.c.finished_at, limit=limit)
 
     async def without_files(self, workspace: WorkspaceId, job: JobId) -> None:

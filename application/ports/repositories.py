@@ -354,8 +354,8 @@ class JobSweep(Protocol):
         """Return jobs that can be run: those that wait and are due, and those whose lease ran out. Oldest first."""
 
     @abstractmethod
-    async def with_files(self, *, limit: int) -> Sequence[tuple[WorkspaceId, JobId]]:
-        """Return jobs that have ended and may still have files in the blob store."""
+    async def with_files(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, JobId]]:
+        """Return jobs that have ended, were due, and may still have files in the blob store."""
 
     @abstractmethod
     async def without_files(self, workspace: WorkspaceId, job: JobId) -> None:

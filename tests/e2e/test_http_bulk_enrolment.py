@@ -10,6 +10,7 @@ from dishka import Scope
 from adapters.face_embedder.memory import MemoryFaceEmbedder
 from application.use_cases.jobs.change_job import ChangeJob
 from application.use_cases.jobs.handlers import ReportProgress
+from application.use_cases.jobs.sweep_jobs import SweepJobs
 from application.use_cases.references.enrol_bulk import EnrolBulk
 from domain.job import Job, JobId, JobWork
 from entrypoints.settings import DatabaseSettings, JobQueueSettings, Settings
@@ -261,6 +262,30 @@ async def test_a_blob_store_that_is_down_leaves_nobody_to_be_enrolled(service: I
     answer = await service.client.post(BATCH, json=items(("ada", ADA), ("ben", BEN)), headers=ASYNC)
     is_problem(answer, 503, "dependency_unavailable")
     service.backends.blobs.puts_left = None
+    (job,) = (await service.client.get("/jobs")).json()["items"]
+    assert job["status"] == "cancelled"
+    await cleared(service)
+    assert gate.seen == []
+
+
+@pytest.mark.parametrize("left", [None, 1])
+async def test_a_job_that_is_cancelled_while_its_images_arrive_leaves_none_of_them(
+    service: InProcess, gate: Handler, left: int | None
+) -> None:
+    blobs = service.backends.blobs
+
+    async def cancelled_and_swept() -> None:
+        blobs.after_put, blobs.puts_left = None, left
+        (job,) = (await service.client.get("/jobs")).json()["items"]
+        assert (await service.client.post(f"/jobs/{job['id']}/cancel")).json()["status"] == "cancelled"
+        async with service.container(scope=Scope.REQUEST) as unit:
+            await (await unit.get(SweepJobs))()
+
+    gate.release.set()
+    blobs.after_put = cancelled_and_swept
+    answer = await service.client.post(BATCH, json=items(("ada", ADA), ("ben", BEN), ("eve", EVE)), headers=ASYNC)
+    blobs.puts_left = None
+    assert answer.status_code == (202 if left is None else 503)
     (job,) = (await service.client.get("/jobs")).json()["items"]
     assert job["status"] == "cancelled"
     await cleared(service)

@@ -39,7 +39,7 @@ class SweepJobs:
         now = self.clock.now()
         due = await self.jobs.due(now, limit=_JOBS_AT_ONCE)
         await self.jobs.purge(now - KEPT_FOR)
-        littered = await self.jobs.with_files(limit=_CLEANED_AT_ONCE)
+        littered = await self.jobs.with_files(now, limit=_CLEANED_AT_ONCE)
         await self.transaction.commit()
         with suppress(PortBusy):  # the others wait for the next sweep
             for workspace, job in due:

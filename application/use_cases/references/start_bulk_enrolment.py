@@ -20,13 +20,16 @@ from application.use_cases.jobs.start_job import StartJob
 from application.use_cases.references.bulk_items import packed
 from application.use_cases.references.enrol_batch import EnrolmentItem
 from domain.audit import AuditAction, AuditEvent
-from domain.errors import JobEnded, JobNotFound, PortError
+from domain.errors import JobNotFound, PortError
 from domain.gallery import GalleryId
 from domain.job import Job, JobWork
 from domain.workspace import WorkspaceId
 
 FILES_WITHIN = timedelta(hours=1)
-"""The job is noted before its files are put; one whose call was cut off is run, and fails, after this time."""
+"""The job is noted before its files are put; one whose call was cut off is run, and fails, after this time.
+
+One that is cancelled while they come is not cleared up behind before they are there, or this time is over.
+"""
 
 TIME_LIMIT = timedelta(hours=2)
 """A hundred people with a hundred photographs each, at two a second."""
@@ -86,7 +89,8 @@ class StartBulkEnrolment:
         if released is None:
             await self._cancel(job)
             return await self._as_it_is_now(await self.remembered.committed(workspace, once))
-        await self.start.after_commit(released)
+        if not released.ended:
+            await self.start.after_commit(released)
         return released
 
     async def _put(self, job: Job, items: Sequence[EnrolmentItem], key: WrappedKey) -> None:
@@ -98,7 +102,10 @@ class StartBulkEnrolment:
             await self.blobs.put(job_file(job.workspace, job.id, number), sealed)
 
     async def _release(self, job: Job, once: Once[Job] | None) -> Job | None:
-        """Let it be run; None where the same call was made and committed meanwhile."""
+        """Let it be run, or cleared up behind where somebody has cancelled it.
+
+        None where the same call was made and committed meanwhile.
+        """
         released = (await self.jobs.get(job.workspace, job.id, lock=True)).released(self.clock.now())
         await self.jobs.save(released)
         if not await self.remembered.keep(job.workspace, once, released):
@@ -109,18 +116,21 @@ class StartBulkEnrolment:
 
     async def _cancel(self, job: Job) -> None:
         """Let the sweep clear up at once, and not in an hour."""
-        with suppress(PortError, JobEnded, JobNotFound):
+        with suppress(PortError, JobNotFound):
             await self.transaction.rollback()
+            now = self.clock.now()
             found = await self.jobs.get(job.workspace, job.id, lock=True)
-            await self.jobs.save(found.cancelled(self.clock.now()))
-            self.audit.note(
-                AuditEvent(
-                    workspace=job.workspace,
-                    action=AuditAction.JOB_CANCELLED,
-                    subject=job.id,
-                    details={"kind": job.kind.value},
+            ended = found if found.ended else found.cancelled(now)
+            await self.jobs.save(ended.released(now))
+            if not found.ended:
+                self.audit.note(
+                    AuditEvent(
+                        workspace=job.workspace,
+                        action=AuditAction.JOB_CANCELLED,
+                        subject=job.id,
+                        details={"kind": job.kind.value},
+                    )
                 )
-            )
             await self.transaction.commit()
 
     async def _as_it_is_now(self, job: Job) -> Job:
