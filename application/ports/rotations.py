@@ -1,4 +1,4 @@
-"""The port to which secret rotation the vectors of a gallery are turned by."""
+"""The ports to which secret rotation the vectors of a gallery are turned by: reading that, and changing it."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -37,6 +37,16 @@ class Rotations(Protocol):
     async def of(self, gallery: GalleryId, *, fresh: bool = False) -> Rotation:
         """Return a gallery's; it may be `index_states.KNOWN_WITHIN` old, but for a `fresh` one."""
 
+
+class RotationChanges(Protocol):
+    """Changes them with the running transaction.
+
+    Raises `PortUnavailable` where the database is gone.
+    """
+
     @abstractmethod
     async def change(self, workspace: WorkspaceId, gallery: GalleryId, before: Rotation, after: Rotation) -> bool:
-        """Replace `before` by `after`; False where something else holds by now, or the gallery is gone."""
+        """Replace `before` by `after`; False where something else holds by now, or the gallery is gone.
+
+        Every process knows of it `index_states.KNOWN_WITHIN` after the commit, this one too.
+        """

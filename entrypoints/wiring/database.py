@@ -33,6 +33,7 @@ from adapters.persistence.record import SqlRecord
 from adapters.persistence.reference_repository import SqlReferenceRepository
 from adapters.persistence.reports import SqlReports
 from adapters.persistence.retentions import SqlRetentions
+from adapters.persistence.rotations import SqlRotationChanges
 from adapters.persistence.transaction import SqlTransaction
 from adapters.persistence.workspace_repository import SqlWorkspaceRepository
 from adapters.persistence.wrapped_keys import SqlWrappedKeys
@@ -62,6 +63,7 @@ from application.ports.repositories import (
     WorkspaceRepository,
 )
 from application.ports.retentions import Retentions
+from application.ports.rotations import RotationChanges
 from application.ports.transaction import Transaction
 from application.ports.wrapped_keys import WrappedKeys
 from entrypoints.settings import Settings
@@ -206,5 +208,6 @@ class DatabaseProvider(Provider):
     api_keys = provide(SqlApiKeyRepository, provides=ApiKeyRepository, scope=Scope.REQUEST)
     memberships = provide(SqlMembershipRepository, provides=MembershipRepository, scope=Scope.REQUEST)
     answers = provide(SqlAnswerRepository, provides=AnswerRepository, scope=Scope.REQUEST)
+    rotation_changes = provide(SqlRotationChanges, provides=RotationChanges, scope=Scope.REQUEST)
     jobs = provide(SqlJobRepository, provides=JobRepository, scope=Scope.REQUEST)
     job_sweep = provide(SqlJobSweep, provides=JobSweep, scope=Scope.REQUEST)

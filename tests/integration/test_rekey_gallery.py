@@ -9,10 +9,11 @@ from dishka import Scope
 from sqlalchemy import text
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
+from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.database import Database
 from adapters.vector_index.memory import MemoryVectorIndex
 from application.ports import index_states
-from application.ports.errors import PortBusy
+from application.ports.errors import PortBusy, PortUnavailable
 from application.ports.rotations import Rotation, Rotations
 from application.ports.vector_index import Entry
 from application.use_cases.galleries.get_gallery import GetGallery
@@ -20,6 +21,7 @@ from application.use_cases.matching.search_faces import SearchFaces
 from application.use_cases.references.enrol_references import EnrolReferences, SentImage
 from application.use_cases.upkeep.rekey_gallery import RekeyGallery
 from application.use_cases.upkeep.verify_index import VerifyIndex
+from domain.audit import AuditAction
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 from entrypoints.settings import DatabaseSettings, JobQueueSettings, Settings
@@ -192,6 +194,37 @@ async def test_two_at_once_do_not_both_go_on(nodes: tuple[Node, Node]) -> None:
 async def test_it_is_written_into_the_audit_log(nodes: tuple[Node, Node], database: Database) -> None:
     here, _ = nodes
     await here.do(RekeyGallery)
+    assert await noted(database) == [("begun", 1), ("turned", 1), ("done", 1)]
+
+
+@pytest.mark.usefixtures("known_sooner")
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_a_change_that_cannot_be_written_down_is_none(
+    nodes: tuple[Node, Node], database: Database, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    here, there = nodes
+    write, asked = SqlAuditTrail.write, 0
+
+    async def gone(self: SqlAuditTrail) -> None:
+        nonlocal asked
+        if any(one.event.action is AuditAction.GALLERY_REKEYED for one in self._noted):
+            asked += 1
+            if asked == lost:
+                raise PortUnavailable("database", "gone")
+        await write(self)
+
+    monkeypatch.setattr(SqlAuditTrail, "write", gone)
+    before = [Rotation(), Rotation(writes=0, also=1), Rotation(writes=1, also=0)]
+    with pytest.raises(PortUnavailable):
+        await here.do(RekeyGallery)
+    assert await here.rotation() == before[lost - 1]
+    await there.do(RekeyGallery)
+    assert await here.rotation() == Rotation(writes=1)
+    assert await noted(database) == [("begun", 1), ("turned", 1), ("done", 1)]
+
+
+async def noted(database: Database) -> list[tuple[str, int]]:
+    asked = "SELECT details FROM audit_entries WHERE action = 'gallery.rekeyed' ORDER BY number"
     async with database.reads.connect() as connection:
-        actions = (await connection.execute(text("SELECT action FROM audit_entries"))).scalars().all()
-    assert "gallery.rekeyed" in actions
+        found = (await connection.execute(text(asked))).scalars().all()
+    return [(one["stage"], one["rotation"]) for one in found]

@@ -6,7 +6,7 @@ from application.ports.audit import AuditTrail
 from application.ports.errors import PortBusy
 from application.ports.index_states import KNOWN_WITHIN, IndexStates
 from application.ports.record import Record
-from application.ports.rotations import Rotation, Rotations
+from application.ports.rotations import Rotation, RotationChanges, Rotations
 from application.ports.transaction import Transaction
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.mend_index import MendIndex
@@ -34,6 +34,7 @@ class RekeyGallery:
 
     record: Record
     rotations: Rotations
+    changes: RotationChanges
     states: IndexStates
     spaces: ServedSpaces
     rebuild: RebuildIndex
@@ -52,24 +53,17 @@ class RekeyGallery:
         place = await self.record.gallery(workspace, gallery)
         rotation = await self.rotations.of(place.id, fresh=True)
         if rotation.also is None:
-            rotation = await self._changed(place, rotation, Rotation(writes=rotation.writes, also=rotation.writes + 1))
+            begun = Rotation(writes=rotation.writes, also=rotation.writes + 1)
+            rotation = await self._changed(place, rotation, begun, stage="begun", number=rotation.writes + 1)
         if rotation.also is not None and rotation.also > rotation.writes:
             # Not before every process looks by the new one too: what another writes by it would be missed there.
             await asyncio.sleep(2 * KNOWN_WITHIN)
-            rotation = await self._changed(place, rotation, Rotation(writes=rotation.also, also=rotation.writes))
+            turned = Rotation(writes=rotation.also, also=rotation.writes)
+            rotation = await self._changed(place, rotation, turned, stage="turned", number=rotation.also)
         await asyncio.sleep(2 * KNOWN_WITHIN)
         written = await self._written(place, counted)
-        await self._changed(place, rotation, Rotation(writes=rotation.writes))
-        self.audit.note(
-            AuditEvent(
-                workspace=workspace,
-                action=AuditAction.GALLERY_REKEYED,
-                subject=place.id,
-                gallery=place.id,
-                details={"rotation": rotation.writes, "references": written},
-            )
-        )
-        await self.transaction.commit()
+        done = Rotation(writes=rotation.writes)
+        await self._changed(place, rotation, done, stage="done", number=rotation.writes, references=written)
         return written
 
     async def _written(self, gallery: Gallery, counted: Counted) -> int:
@@ -98,7 +92,20 @@ class RekeyGallery:
         ]
         return {one for report in reports for one in report.named}
 
-    async def _changed(self, gallery: Gallery, before: Rotation, after: Rotation) -> Rotation:
-        if not await self.rotations.change(gallery.workspace, gallery.id, before, after):
+    async def _changed(
+        self, gallery: Gallery, before: Rotation, after: Rotation, *, stage: str, number: int, **counted: int
+    ) -> Rotation:
+        """Change it and write that down, in one transaction; `number` is that of the new rotation."""
+        if not await self.changes.change(gallery.workspace, gallery.id, before, after):
             raise PortBusy("vector_index", "somebody else gives this gallery another rotation at this moment")
+        self.audit.note(
+            AuditEvent(
+                workspace=gallery.workspace,
+                action=AuditAction.GALLERY_REKEYED,
+                subject=gallery.id,
+                gallery=gallery.id,
+                details={"stage": stage, "rotation": number, **counted},
+            )
+        )
+        await self.transaction.commit()
         return after
