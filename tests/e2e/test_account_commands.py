@@ -92,6 +92,15 @@ def test_an_administrator_is_made_and_accounts_are_looked_after(operator: Operat
     assert operator.tells("keys", "rotate-signing")["key_id"]
 
 
+def test_an_administrator_who_is_refused_costs_no_first_key(operator: Operator) -> None:
+    for address, password in (("no address", PASSWORD), ("root@example.org", "short")):
+        refused = operator.runs("bootstrap", "--admin-email", address, typed=password + "\n")
+        assert (refused.returncode, refused.stdout) == (1, "")
+    made = operator.tells("bootstrap", "--admin-email", "root@example.org", typed=PASSWORD + "\n")
+    assert made["created"]
+    assert made["api_key"].startswith("fp_")
+
+
 def test_a_password_is_no_option_of_a_command(operator: Operator) -> None:
     said = operator.runs("bootstrap", "--help").stdout
     assert "--admin-email" in said

@@ -42,9 +42,15 @@ class MakeAdministrator:
     ids: IdGenerator
     clock: Clock
 
-    async def __call__(self, *, email: str, password: str, workspace: WorkspaceId) -> tuple[User, bool]:
-        """Return them, and whether the account is new."""
+    def checked(self, *, email: str, password: str) -> str:
+        """Return the address as it is kept, before anything is done. Raises `InvalidValue` and `PasswordRefused`."""
         address = checked_email(email)
+        self.new_password.checked(password, email=address)
+        return address
+
+    async def __call__(self, *, email: str, password: str, workspace: WorkspaceId) -> tuple[User, bool]:
+        """Return them, and whether the account is new. Raises as `checked` does, and `PortBusy`."""
+        address = self.checked(email=email, password=password)
         hashed = await self.new_password(password, email=address)
         try:
             found = await self.users.get(address, lock=True)
