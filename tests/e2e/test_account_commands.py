@@ -33,6 +33,10 @@ class Operator:
             check=False,
         )
 
+    def done(self, *arguments: str) -> None:
+        done = self.runs(*arguments)
+        assert done.returncode == 0, done.stderr
+
     def tells(self, *arguments: str, typed: str = "") -> Any:  # noqa: ANN401 - JSON is anything
         done = self.runs(*arguments, "--json", typed=typed)
         assert done.returncode == 0, done.stderr
@@ -99,6 +103,22 @@ def test_an_administrator_who_is_refused_costs_no_first_key(operator: Operator) 
     made = operator.tells("bootstrap", "--admin-email", "root@example.org", typed=PASSWORD + "\n")
     assert made["created"]
     assert made["api_key"].startswith("fp_")
+
+
+def test_accounts_are_invited_deleted_restored_and_made_administrators_again(operator: Operator) -> None:
+    made = operator.tells("bootstrap", "--admin-email", "root@example.org", typed=PASSWORD + "\n")
+    link = operator.tells("users", "invite", "--workspace", "default", "--role", "operator", "--email", "a@example.org")
+    assert link["purpose"] == "invitation"
+    assert link["url"] == f"https://faces.example.org/account#{link['token']}"
+    two = operator.tells("bootstrap", "--admin-email", "two@example.org", typed=PASSWORD + "\n")
+    assert (two["created"], two["api_key"], two["workspace_id"]) == (False, None, made["workspace_id"])
+    operator.done("users", "delete", "TWO@example.org")
+    assert [one["id"] for one in operator.tells("users", "list", "--deleted")] == [two["administrator_id"]]
+    operator.done("users", "restore", "two@example.org")
+    again = operator.tells("bootstrap", "--admin-email", "Two@example.org", typed=PASSWORD + " staple\n")
+    assert (again["administrator_id"], again["api_key"]) == (two["administrator_id"], None)
+    accounts = [(one["id"], one["administrator"]) for one in operator.tells("users", "list")]
+    assert accounts == [(made["administrator_id"], True), (two["administrator_id"], True)]
 
 
 def test_a_password_is_no_option_of_a_command(operator: Operator) -> None:
