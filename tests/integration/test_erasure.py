@@ -487,6 +487,11 @@ class TestTheLedger:
             assert content is not None
             await erase(now, ada)
             await blobs.put(image, content)
+            of_later = WorkspaceId(uuid4())  # which came after the backup
+            await (await now.container.get(Ledger)).file(
+                Erasure(id=ErasureId(uuid4()), workspace=of_later, erased_at=datetime.now(UTC), digests=())
+            )
+            await blobs.put(blob_key("images", of_later, uuid4()), content)
         async with running(backup, tmp_path, blobs) as restored:
             async with restored.container(scope=Scope.REQUEST) as unit:
                 noted = await (await unit.get(Traces)).noted(restored.workspace, after=None, limit=10)

@@ -6,11 +6,12 @@ from uuid import UUID
 from application.ports.blob_store import BlobStore
 from application.ports.clock import Clock
 from application.ports.erasures import KeptReference, Traces
-from application.ports.repositories import ReconciliationRepository
+from application.ports.repositories import ReconciliationRepository, WorkspaceRepository
 from application.ports.transaction import Transaction
 from application.use_cases.references.places import IMAGES
 from application.use_cases.spaces import ServedSpaces
 from domain.enrolment import ReferenceId
+from domain.errors import WorkspaceNotFound
 from domain.workspace import WorkspaceId
 
 _PAGE: Final = 1000
@@ -27,6 +28,7 @@ class NoteStrayImages:
     moment is noted before its image is put, and is left alone.
     """
 
+    workspaces: WorkspaceRepository
     blobs: BlobStore
     traces: Traces
     reconciliations: ReconciliationRepository
@@ -35,7 +37,11 @@ class NoteStrayImages:
     clock: Clock
 
     async def __call__(self, *, workspace: WorkspaceId) -> int:
-        """Return how many were noted. Raises `PortUnavailable`."""
+        """Return how many were noted; none of a workspace that the record does not have. Raises `PortUnavailable`."""
+        try:
+            await self.workspaces.get(workspace)
+        except WorkspaceNotFound:
+            return 0
         noted = 0
         after: ReferenceId | None = None
         page: list[ReferenceId] = []
