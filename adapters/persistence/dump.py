@@ -10,11 +10,12 @@ import asyncpg
 from sqlalchemy.engine import make_url
 
 from adapters.persistence.errors import PORT, translated
-from adapters.persistence.tables import INDEX_STATE, METADATA, ONE_TIME_LINKS, REFRESH_TOKENS, SESSIONS
+from adapters.persistence.tables import INDEX_STATE, LEDGER_MARK, METADATA, ONE_TIME_LINKS, REFRESH_TOKENS, SESSIONS
 from application.ports.errors import PortRejected
 
-LEFT_OUT: Final = frozenset({INDEX_STATE, SESSIONS, REFRESH_TOKENS, ONE_TIME_LINKS})
-"""Which index answers is a matter of where it is restored to, and nobody is signed in again by a restored session."""
+LEFT_OUT: Final = frozenset({INDEX_STATE, LEDGER_MARK, SESSIONS, REFRESH_TOKENS, ONE_TIME_LINKS})
+"""Which index answers, and how much of the ledger is known, is a matter of where it is restored to; and nobody is
+signed in again by a restored session."""
 
 _APPLICATION: Final = "facepass-dump"
 _PATIENCE: Final = 30.0

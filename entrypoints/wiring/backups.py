@@ -57,6 +57,9 @@ TABLES: Final = "database"
 _LEFT_OUT: Final = (f"{LEDGER}/", f"{JOBS}/")
 """Blobs that are not in the archive of a backup; nor put back where an older one has them."""
 
+KEYS: Final = frozenset({"installation", "key_ring"})
+"""The tables without which nothing that is kept can be read."""
+
 _CHUNK: Final = 1024 * 1024
 _PAGE: Final = 100
 
@@ -215,10 +218,15 @@ async def restore(
             blobs = await container.get(BlobStore)
             await _require_free(url, blobs, further, replace=replace)
             await _put_blobs(blobs, folder, manifest, report)
-        await _load(url, folder, manifest, report)
+            await schema.upgrade(url, manifest.schema)
+            # The keys alone first: without them the ledger cannot be read, and it must be filed before anybody is
+            # there who was erased. Whoever serves after a restore that dies in between finds nobody, or the ledger.
+            await _load(url, folder, [one for one in manifest.tables if one.name in KEYS], report)
+            sealing = await sealing_at(url, settings)()
+            entries = await _filed(Ledger(blobs=blobs, keyed_hash=sealing.keyed_hash), further)
+        await _load(url, folder, [one for one in manifest.tables if one.name not in KEYS], report)
         await schema.upgrade(url, sealing=sealing_at(url, settings))
         async with opened(settings, *overrides) as container:
-            entries = await _entries(container, further)
             replayed = await _forget_again(container, entries, report)
             await _end_jobs(container)
             await _note_strays(container)
@@ -265,10 +273,9 @@ async def _require_free(url: str, blobs: BlobStore, further: Sequence[tuple[byte
         await emptied(url)
 
 
-async def _load(url: str, folder: Path, manifest: Manifest, report: Report) -> None:
-    await schema.upgrade(url, manifest.schema)
-    tables = [DumpedTable(name=one.name, columns=one.columns) for one in manifest.tables]
-    total = sum(file.size for file in manifest.files if file.name.startswith(TABLES))
+async def _load(url: str, folder: Path, kept: Sequence[KeptTable], report: Report) -> None:
+    tables = [DumpedTable(name=one.name, columns=one.columns) for one in kept]
+    total = sum((folder / TABLES / one.name).stat().st_size for one in kept)
     done = 0
 
     async def content(table: DumpedTable) -> AsyncIterator[bytes]:
@@ -322,9 +329,8 @@ async def _copy_ledger(container: AsyncContainer, out: "_Written", report: Repor
     return copied
 
 
-async def _entries(container: AsyncContainer, lines: Sequence[tuple[bytes, str]]) -> list[Erasure]:
+async def _filed(ledger: Ledger, lines: Sequence[tuple[bytes, str]]) -> list[Erasure]:
     """Read entries, and file them where the next start finds them, should this end before they are replayed."""
-    ledger = await container.get(Ledger)
     entries = [ledger.read(line, place) for line, place in lines]
     for erasure in entries:
         if not await ledger.has(erasure):

@@ -30,6 +30,7 @@ from entrypoints.settings import Settings
 from entrypoints.wiring.backups import (
     MANIFEST,
     Manifest,
+    Report,
     Restored,
     back_up,
     read_manifest,
@@ -81,7 +82,13 @@ class Installation:
         return await back_up(node.container, self.folder, report=unheard)
 
     async def restored(
-        self, settings: Settings, backends: Backends, *, ledger: Path | None = None, replace: bool = False
+        self,
+        settings: Settings,
+        backends: Backends,
+        *,
+        ledger: Path | None = None,
+        replace: bool = False,
+        report: Report = unheard,
     ) -> Restored:
         manifest = read_manifest(self.folder)
         require_whole(self.folder, manifest, report=unheard)
@@ -93,7 +100,7 @@ class Installation:
             ledger=ledger,
             replace=replace,
             index=True,
-            report=unheard,
+            report=report,
         )
 
 
@@ -224,6 +231,36 @@ async def test_with_the_blob_store_lost_too_an_exported_ledger_forgets_them(inst
     async with in_process(installation.elsewhere, lost, work=False) as node:
         assert [await found_code(node, one) for one in (ada, ben)] == [404, 200]
         assert (await proof(node, ada)).gone
+
+
+class KilledError(Exception):
+    """Nothing after this is done."""
+
+
+async def test_a_restore_that_dies_in_between_brings_back_nobody_either(installation: Installation) -> None:
+    exported = installation.folder.with_name("ledger.jsonl")
+    async with installation.running(installation.settings) as node:
+        ada, ben = await person(node, ADA), await person(node, BEN)
+        assert (await installation.back_up(node)).blobs == 2
+        await erase(node, ada)
+        async with node.container(scope=Scope.REQUEST) as unit:
+            exported.write_bytes(b"".join([line async for line in (await unit.get(CopyLedger))()]))
+    lost = Backends(StoppableBlobStore())
+
+    def killed(stage: str, _done: int, _total: int | None) -> None:
+        if stage == "erasing again whoever was erased since":
+            raise KilledError
+
+    lost.blobs.puts_left = 2
+    with pytest.raises(PortUnavailable):
+        await installation.restored(installation.elsewhere, lost, ledger=exported)
+    lost.blobs.puts_left = None
+    async with in_process(installation.elsewhere, lost, work=False) as node:
+        assert [await found_code(node, one) for one in (ada, ben)] == [404, 404]
+    with pytest.raises(KilledError):
+        await installation.restored(installation.elsewhere, lost, ledger=exported, replace=True, report=killed)
+    async with in_process(installation.elsewhere, lost, work=False) as node:
+        assert [await found_code(node, one) for one in (ada, ben)] == [404, 200]
 
 
 async def test_an_erasure_before_the_backup_is_in_it_whether_or_not_the_blob_store_has_it_still(
