@@ -27,7 +27,8 @@ class Place:
     subject: UUID
     """The row's id: for templates and images that of the reference."""
     purpose: str
-    """`template`, `image`, `filename`, `answer`: one row's ciphertexts do not open as each other."""
+    """`template`, `image`, `filename`: one row's ciphertexts do not open as each other. Of an answer to an idempotency
+    key, that key and the call's fingerprint as well."""
 
 
 class Cipher(Protocol):

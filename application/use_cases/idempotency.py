@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar, final
 
-from application.ports.cipher import Cipher, DataKeyId, Place
+from application.ports.cipher import Cipher, DataKeyId, Place, WrappedKey
 from application.ports.clock import Clock
 from application.ports.id_generator import IdGenerator
 from application.ports.repositories import Answer, AnswerRepository
@@ -65,7 +65,7 @@ class RememberedAnswers:
                     "this idempotency key was used before, for somebody who was deleted since: use a new key for others"
                 )
         _require_same(answer.fingerprint, once.fingerprint)
-        place = Place(workspace=workspace, subject=answer.key.id, purpose="answer")
+        place = _place(workspace, answer.key, once.key, once.fingerprint)
         return once.decode(self.cipher.open(answer.body, key=answer.key, place=place))
 
     async def keep(
@@ -102,7 +102,7 @@ class RememberedAnswers:
         until: datetime,
     ) -> bool:
         key = self.cipher.new_key(DataKeyId(self.ids.new()), workspace=workspace)
-        place = Place(workspace=workspace, subject=key.id, purpose="answer")
+        place = _place(workspace, key, name, fingerprint)
         return await self.answers.keep(
             workspace,
             name,
@@ -110,6 +110,11 @@ class RememberedAnswers:
             person=person,
             expires_at=until,
         )
+
+
+def _place(workspace: WorkspaceId, key: WrappedKey, name: str, fingerprint: bytes) -> Place:
+    """Return the place of an answer: it opens for the call that it was given to, under the name that it was kept by."""
+    return Place(workspace=workspace, subject=key.id, purpose=f"answer/{fingerprint.hex()}/{name}")
 
 
 def _require_same(kept: bytes, sent: bytes) -> None:

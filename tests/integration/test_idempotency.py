@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 from dishka import Scope
+from sqlalchemy import text
 
+from adapters.persistence.database import Database
 from application.ports.transaction import Transaction
 from application.use_cases.idempotency import REMEMBERED_FOR, Once, RememberedAnswers
 from application.use_cases.people.create_person import CreatePerson
 from application.use_cases.people.delete_person import DeletePerson
-from domain.errors import IdempotencyKeyReused, PersonNotFound
+from domain.errors import CannotOpen, IdempotencyKeyReused, PersonNotFound
 from domain.person import PersonId
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.with_jobs import WithJobs
@@ -92,3 +94,30 @@ async def test_the_key_is_good_for_no_other_call_then(node: InProcess) -> None:
 async def test_what_is_about_nobody_is_remembered_alone(node: InProcess) -> None:
     assert [await keep(node, None), await keep(node, None)] == [True, False]
     assert await earlier(node) == "made"
+
+
+async def test_an_answer_opens_in_no_other_row(node: InProcess, database: Database) -> None:
+    mine: Once[str] = replace(CALL, key="mine#0", fingerprint=b"mine")
+    assert await keep(node, None, mine)
+    assert await keep(node, None)
+    await write(
+        database,
+        "UPDATE answers AS a SET data_key_id = theirs.data_key_id, wrapped = theirs.wrapped, body = theirs.body"
+        " FROM answers AS theirs WHERE a.fingerprint = 'mine' AND theirs.fingerprint <> 'mine'",
+    )
+    with pytest.raises(CannotOpen):
+        await earlier(node, mine)
+    assert await earlier(node) == "made"
+
+
+async def test_an_answer_opens_for_no_other_call_that_its_row_was_given_to(node: InProcess, database: Database) -> None:
+    assert await keep(node, None)
+    await write(database, "UPDATE answers SET fingerprint = 'mine'")
+    with pytest.raises(CannotOpen):
+        await earlier(node, replace(CALL, fingerprint=b"mine"))
+
+
+async def write(database: Database, statement: str) -> None:
+    """Do what somebody can who writes to the database."""
+    async with database.transactions.begin() as connection:
+        await connection.execute(text(statement))
