@@ -24,7 +24,8 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 ELSEWHERE = (
     "the audit log keeps ids and numbers: it cannot be changed, and names nobody",
-    "the files and the log of the database keep what was deleted, sealed, until it has vacuumed and overwritten them",
+    "files and log of the database keep what was deleted, sealed data and ids, until it has vacuumed and overwritten them",
+    "those of the vector index, the database or another, keep its vectors as long: they are turned and not sealed",
     "backups made before keep their sealed data until they expire: one that is restored erases again before it serves",
 )
 """What an erasure does not reach, as every receipt says."""

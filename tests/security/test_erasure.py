@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.e2e.with_jobs import CURVE
 
 ADA, BEN = (MemoryFaceEmbedder.picture(name) for name in ("ada", "ben"))
 NAME, LABEL, FILE = "augusta-ada-lovelace", "countess of lovelace", "lovelace-portrait.bin"
+DECISION = Path(__file__).parents[2] / "docs" / "decisions" / "0024-erasing-for-good.md"
 KEPT_FOR_GOOD = {"audit_entries", "erasures"}
 """Where ids may stand after somebody was erased."""
 WITHOUT_PEOPLE = {
@@ -174,6 +176,11 @@ async def test_a_dump_holds_nothing_of_a_person_before_and_no_trace_after_they_w
     assert reference.encode() in files(tmp_path)
     assert before.keys() - {name for name, content in before.items() for one in ids if one in content} <= WITHOUT_PEOPLE
 
+    # What the database goes on holding in its files until it has vacuumed these tables.
+    (vacuum,) = re.findall(r"`VACUUM ([^`]*)`", DECISION.read_text())
+    named = {name.strip(' "*') for name in vacuum.split(",")}
+    assert {"vectors_" if name == index else name for name in before.keys() - WITHOUT_PEOPLE - KEPT_FOR_GOOD} <= named
+
     erased = await node.client.post(f"/galleries/default/people/{person}/erase")
     assert erased.json()["still_being_removed"] == {"references": 0, "ledger": False, "jobs": 0}
     after = await tables(node)
@@ -188,5 +195,6 @@ async def test_a_dump_holds_nothing_of_a_person_before_and_no_trace_after_they_w
     remaining = files(tmp_path)
     assert not any(trace in remaining for trace in traces | ids)
     assert b"ledger" in remaining
+    assert any("turned and not sealed" in one for one in erased.json()["remains"])
     for secret in secrets:
         assert secret not in erased.content
