@@ -543,6 +543,26 @@ class TestTheLedger:
             assert [await found_code(restored, one) for one in (ada, ben)] == [404, 500]
 
     async def test_a_reference_that_went_with_somebody_goes_wherever_the_backup_has_it(
+    async def test_merges_of_merges_undone_after_the_backup_leave_everybody_their_own_faces(
+        self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
+    ) -> None:
+        dan = MemoryFaceEmbedder.picture("dan")
+        async with running(database_url, tmp_path, blobs) as before:
+            # In this order the one who is further down is seen to after the one above.
+            third, first, second, last = [await person(before, picture) for picture in (EVE, ADA, BEN, dan)]
+            chain = ((first, second), (second, third), (third, last))
+            for source, target in chain:
+                await before.client.post(f"{PEOPLE}/{target}/merge", json={"person_id": source})
+        backup = await copied(postgres_url, database_url)
+        async with running(database_url, tmp_path, blobs) as now:
+            for source, target in reversed(chain):
+                await now.client.post(f"{PEOPLE}/{target}/unmerge", json={"person_id": source})
+            await erase(now, second)
+            await erase(now, last)
+        async with running(backup, tmp_path, blobs) as restored:
+            assert [await found_code(restored, one) for one in (first, second, third, last)] == [200, 404, 200, 404]
+            assert [await found(restored, picture) for picture in (ADA, BEN, EVE, dan)] == [[first], [], [third], []]
+
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
         async with running(database_url, tmp_path, blobs) as before:

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar, final
@@ -121,20 +121,27 @@ class ReplayLedger:
                 erased[person.id] = person
             elif person.merged_into is not None:
                 others.append(person)
+        merged = {one.id: one.merged_into for one in (*erased.values(), *others)}
         for person in others:
             if person.merged_into in erased:
-                await self._part(workspace, person)
+                merged[person.id] = None
+                await self._part(workspace, person, holder=_survivor_of(person.merged_into, merged))
         for person in erased.values():
             await self._erase(workspace, person)
         return len(erased)
 
-    async def _part(self, workspace: WorkspaceId, person: KeptPerson) -> None:
-        """Take somebody out of one who was erased without them: the merge was undone after this backup."""
-        if person.merged_into is None:
-            return
-        await self.references.move(workspace, person.gallery, source=person.merged_into, target=person.id, back=True)
-        await self.kept.part(workspace, person, now=self.clock.now())
+    async def _part(self, workspace: WorkspaceId, person: KeptPerson, *, holder: PersonId) -> None:
+        """Take somebody out of one who was erased without them: the merge was undone after this backup.
+
+        Their references are with `holder`, whom that one was merged into in turn.
+        """
+        place = await self.galleries.get(workspace, person.gallery)
+        moved = await self.references.move(workspace, place.id, source=holder, target=person.id, back=True)
+        now = self.clock.now()
+        await self.kept.part(workspace, person, now=now)
+        await self.reconciliations.note(workspace, moved, space=place.space, due=now)
         await self.transaction.commit()
+        await self.reconcile.after_commit(workspace=workspace, references=moved)
 
     async def _erase(self, workspace: WorkspaceId, person: KeptPerson) -> None:
         place = await self.galleries.get(workspace, person.gallery)
@@ -185,3 +192,9 @@ class ReplayLedger:
                 yield one
             after = page[-1].id
         await self.transaction.rollback()
+
+
+def _survivor_of(person: PersonId, merged: Mapping[PersonId, PersonId | None]) -> PersonId:
+    while (into := merged.get(person)) is not None:
+        person = into
+    return person
