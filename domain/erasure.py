@@ -24,7 +24,7 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 ELSEWHERE = (
     "the audit log keeps ids and numbers: it cannot be changed, and names nobody",
-    "files and log of the database keep what was deleted, sealed data and ids, until it has vacuumed and overwritten them",
+    "files and log of the database keep what was deleted, sealed data and ids, until it has overwritten them",
     "those of the vector index, the database or another, keep its vectors as long: they are turned and not sealed",
     "backups made before keep their sealed data until they expire: one that is restored erases again before it serves",
 )

@@ -14,6 +14,7 @@ from rich.table import Table
 from application.ports.receipts import ReceiptSigner
 from application.use_cases.erasure.copy_ledger import CopyLedger
 from application.use_cases.erasure.erase_person import ErasePerson
+from application.use_cases.erasure.get_receipt import GetReceipt
 from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
 from application.use_cases.erasure.receipts import SignedReceipt, public_key_of
 from domain.person import PersonId
@@ -44,6 +45,17 @@ def person(*, person: UUID, gallery: str, workspace: str, yes: bool) -> None:
         # Not to standard output, where the receipt goes: there is only one.
         click.confirm("Nothing brings them back. Go on?", abort=True, err=True)
     print_json(run(_erase, workspace, gallery, PersonId(person)))
+
+
+@erase.command()
+@click.argument("named", type=click.UUID, metavar="ID")
+@options.workspace
+def receipt(*, named: UUID, workspace: str) -> None:
+    """Print a receipt again, JSON, also of somebody who was erased when their time was over.
+
+    ID is the receipt's, or that of the person who was erased.
+    """
+    print_json(run(_receipt, workspace, named))
 
 
 @erase.command(epilog="Exit status: 0 where nothing of them was found, 1 where something was or the receipt is false.")
@@ -91,6 +103,13 @@ async def _erase(workspace: str, gallery: str, person: PersonId) -> SignedReceip
         place = await workspace_named(container, workspace)
         async with container(scope=Scope.REQUEST) as unit:
             return await (await unit.get(ErasePerson))(workspace=place, gallery=gallery_named(gallery), person=person)
+
+
+async def _receipt(workspace: str, named: UUID) -> SignedReceipt:
+    async with session() as container:
+        place = await workspace_named(container, workspace)
+        async with container(scope=Scope.REQUEST) as unit:
+            return await (await unit.get(GetReceipt))(workspace=place, named=named)
 
 
 async def _prove(workspace: str, receipt: Path | None, person: PersonId | None) -> tuple[Proof, str]:

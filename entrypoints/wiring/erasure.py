@@ -17,6 +17,7 @@ from application.use_cases.erasure.erased_in_reports import ErasedInReports
 from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.export_person import ExportPerson
 from application.use_cases.erasure.file_erasures import FileErasures
+from application.use_cases.erasure.get_receipt import GetReceipt
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.ledger_gate import LedgerGate
 from application.use_cases.erasure.prove_erasure import ProveErasure
@@ -40,6 +41,7 @@ class ErasureProvider(Provider):
         ErasedNames,
         ErasePerson,
         FileErasures,
+        GetReceipt,
         ProveErasure,
         RefileErasures,
         ReplayLedger,

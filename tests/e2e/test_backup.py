@@ -43,6 +43,7 @@ def test_an_old_backup_brings_back_nobody_who_was_erased(
             receipt.write_bytes(answer.content)
         proved = json.loads(running.command("erase", "verify", str(receipt), "--json"))
         assert proved["gone"]
+        assert json.loads(running.command("erase", "receipt", ada)) == json.loads(receipt.read_bytes())
         assert "1 erasures" in running.command("erase", "ledger", "--export", str(ledger))
         in_use = running.result("restore", str(backup), "--replace", "--yes")
         assert (in_use.returncode, "end services" in in_use.stderr) == (1, True)

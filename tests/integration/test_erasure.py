@@ -31,6 +31,7 @@ from application.use_cases.erasure.erase_due import DueUnit, EraseDue
 from application.use_cases.erasure.erase_person import ErasePerson
 from application.use_cases.erasure.erased_names import ErasedNames
 from application.use_cases.erasure.file_erasures import FileErasures
+from application.use_cases.erasure.get_receipt import GetReceipt
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.prove_erasure import Proof, ProveErasure
 from application.use_cases.erasure.refile_erasures import RefileErasures
@@ -39,7 +40,7 @@ from application.use_cases.jobs.change_job import ChangeJob
 from application.use_cases.references.reconcile import Reconcile
 from domain.enrolment import ReferenceId
 from domain.erasure import Erasure, ErasureId, Receipt
-from domain.errors import CannotOpen
+from domain.errors import CannotOpen, PersonNotFound
 from domain.gallery import GalleryId
 from domain.job import Job, JobId, JobProgress
 from domain.person import PersonId
@@ -732,10 +733,15 @@ class TestThoseWhoAreDue:
         assert await erase_due() == 1
         assert await erase_due() == 0
         assert [await found_code(node, one) for one in (ada, ben, eve)] == [404, 200, 200]
-        proved = await proof(node, ada)
-        assert proved.gone
-        assert proved.erasure is not None
-        assert proved.erasure.receipt is not None
+        assert (await proof(node, ada)).gone
+        async with node.container(scope=Scope.REQUEST) as unit:
+            get_receipt = await unit.get(GetReceipt)
+            receipt = await get_receipt(workspace=node.workspace, named=UUID(ada))
+            assert receipt["person_id"] == ada
+            assert await get_receipt(workspace=node.workspace, named=UUID(str(receipt["id"]))) == receipt
+            for nobody in (UUID(ben), uuid4()):
+                with pytest.raises(PersonNotFound, match="no receipt"):
+                    await get_receipt(workspace=node.workspace, named=nobody)
 
     async def test_one_who_cannot_be_opened_holds_up_nobody(self, node: InProcess, database_url: str) -> None:
         past = "2001-01-01T00:00:00Z"
