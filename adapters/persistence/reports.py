@@ -8,6 +8,8 @@ from adapters.persistence.connection import SqlConnection
 from adapters.persistence.pages import stretch
 from adapters.persistence.tables import ERASURES, GALLERY_MOVES, JOBS
 from application.ports.reports import Report, ReportPlace, Reports
+from domain.job import JobWork
+from domain.person import PersonId
 from domain.workspace import WorkspaceId
 
 _JOB, _MOVE = JOBS.c, GALLERY_MOVES.c
@@ -15,13 +17,19 @@ _JOB, _MOVE = JOBS.c, GALLERY_MOVES.c
 
 @final
 class SqlReports(Reports):
-    """Results of jobs and reports of moves in PostgreSQL, searched as text."""
+    """Results of jobs and reports of moves in PostgreSQL.
+
+    A batch's result, of which there are many, is searched as text for people: no reference stands there without the
+    person that it was enrolled for.
+    """
 
     def __init__(self, connection: SqlConnection) -> None:
         self._connection = connection
 
-    async def naming(self, workspace: WorkspaceId, ids: Collection[UUID]) -> Sequence[Report]:
-        jobs = _jobs(workspace).where(_JOB.finished_at.is_(None) | _names(_JOB.result, ids))
+    async def naming(self, workspace: WorkspaceId, people: Collection[PersonId]) -> Sequence[Report]:
+        jobs = _jobs(workspace).where(
+            _JOB.finished_at.is_(None) | (_JOB.kind != JobWork.BULK_ENROLMENT) | _names(_JOB.result, people)
+        )
         # All of the workspace's: few, and a report may be about to be written.
         moves = _moves(workspace)
         found = [
@@ -72,8 +80,8 @@ def _moves(workspace: WorkspaceId) -> Select[Any]:
     )
 
 
-def _names(content: ColumnElement[Any], ids: Collection[UUID]) -> ColumnElement[bool]:
-    patterns = literal([f"%{one}%" for one in ids], ARRAY(Text))
+def _names(content: ColumnElement[Any], people: Collection[PersonId]) -> ColumnElement[bool]:
+    patterns = literal([f"%{one}%" for one in people], ARRAY(Text))
     return cast(content, Text).op("LIKE", is_comparison=True)(any_(patterns))
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+from domain.person import PersonId
 from domain.workspace import WorkspaceId
 
 
@@ -34,8 +35,8 @@ class Reports(Protocol):
     """Reports in the request's `Transaction`. Each method raises `PortUnavailable` where the database is gone."""
 
     @abstractmethod
-    async def naming(self, workspace: WorkspaceId, ids: Collection[UUID]) -> Sequence[Report]:
-        """Return all that has one of these ids in it, and maybe others.
+    async def naming(self, workspace: WorkspaceId, people: Collection[PersonId]) -> Sequence[Report]:
+        """Return all that may name one of these people or of their references, and maybe others.
 
         They are kept from changing until the transaction ends, and so is all that may be told meanwhile: what is
         written behind it finds the transaction's erasure.

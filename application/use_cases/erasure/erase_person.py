@@ -120,7 +120,7 @@ class ErasePerson:
             receipt=signed(receipt, self.signer),
         )
         await self.erasures.add(erasure)
-        await self.reports.forget(workspace, [*people, *gone])
+        await self.reports.forget(workspace, people, gone)
         self.audit.note(
             AuditEvent(
                 workspace=workspace,

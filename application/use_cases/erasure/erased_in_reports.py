@@ -21,19 +21,24 @@ class ErasedInReports:
     reports: Reports
     ledger: Ledger
 
-    async def forget(self, workspace: WorkspaceId, ids: Collection[UUID]) -> None:
+    async def forget(
+        self, workspace: WorkspaceId, people: Collection[PersonId], references: Collection[ReferenceId]
+    ) -> None:
         """Take people and references out of all that was told, in the transaction that erases them."""
-        for report in await self.reports.naming(workspace, ids):
-            content = without(report.content, ids)
+        for report in await self.reports.naming(workspace, people):
+            content = without(report.content, [*people, *references])
             if content != report.content:
                 await self.reports.save(workspace, replace(report, content=content))
 
-    async def left_out(self, workspace: WorkspaceId, told: Mapping[str, object]) -> Mapping[str, object]:
+    async def left_out(
+        self, workspace: WorkspaceId, told: Mapping[str, object], *, before: Mapping[str, object] | None = None
+    ) -> Mapping[str, object]:
         """Return what is about to be written without whoever was erased while it was found out.
 
-        The caller has locked what it is written to.
+        The caller has locked what it is written to: nobody is in `before`, what stands there, who was erased.
         """
-        standing_for = {digest: one for one in ids_in(told) for digest in self._digests(workspace, one)}
+        new = ids_in(told) - ids_in(before)
+        standing_for = {digest: one for one in new for digest in self._digests(workspace, one)}
         if not standing_for:
             return told
         erased = await self.reports.erased(workspace, standing_for.keys())

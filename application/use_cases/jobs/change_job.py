@@ -30,7 +30,8 @@ class ChangeJob:
             await self.transaction.rollback()
             return None
         if changed.result is not None and changed.result != before.result:
-            changed = replace(changed, result=await self.erased.left_out(workspace, changed.result))
+            result = await self.erased.left_out(workspace, changed.result, before=before.result)
+            changed = replace(changed, result=result)
         await self.jobs.save(changed)
         await self.transaction.commit()
         return changed
