@@ -22,7 +22,7 @@ class Retentions(Protocol):
 
     @abstractmethod
     async def is_due(self, workspace: WorkspaceId, gallery: GalleryId, person: PersonId, now: datetime) -> bool:
-        """Whether somebody is due, by the earlier of `now` and the database's clock: one that is ahead erases nobody."""
+        """Whether somebody is due, by the earlier of `now` and the database's clock: neither, ahead, erases anybody."""
 
     @abstractmethod
     async def due(self, now: datetime, *, limit: int) -> Sequence[tuple[WorkspaceId, GalleryId, PersonId]]:
