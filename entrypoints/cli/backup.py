@@ -46,7 +46,7 @@ def backup(*, folder: Path, key_to: Path | None, as_json: bool) -> None:
         return
     results.print(
         f"{escape(str(folder))}: {manifest.rows('people'):,} people, {manifest.rows('references'):,} references,"
-        f" {manifest.blobs:,} images and files, {manifest.erasures:,} erasures"
+        f" {manifest.blobs:,} images, {manifest.erasures:,} erasures"
     )
     console.print(
         f"The master key is at {escape(str(key_to))}: keep it apart from the backup."
@@ -76,8 +76,8 @@ def restore(*, folder: Path, ledger: Path | None, replace: bool, no_index: bool,
         print_json(done)
         return
     results.print(
-        f"Restored the backup of {done.made_at:%Y-%m-%d %H:%M} UTC: {done.people:,} people, {done.blobs:,} images and"
-        f" files. Of the people {done.erased_again:,} were erased since, and are not there."
+        f"Restored the backup of {done.made_at:%Y-%m-%d %H:%M} UTC: {done.people:,} people, {done.blobs:,} images."
+        f" Of the people {done.erased_again:,} were erased since, and are not there."
     )
     if done.indexed is None:
         console.print("The vector index finds nobody yet: facepass index rebuild --all, for each workspace.")

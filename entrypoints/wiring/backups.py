@@ -303,7 +303,7 @@ async def _copy_blobs(blobs: BlobStore, out: "_Written", report: Report) -> int:
             if content is not None:
                 await asyncio.to_thread(_add, archive, key, content)
                 copied += 1
-                report("images and files", copied, None)
+                report("images", copied, None)
     return copied
 
 
@@ -316,7 +316,7 @@ async def _put_blobs(blobs: BlobStore, folder: Path, manifest: Manifest, report:
         if not key.startswith(_LEFT_OUT):
             await blobs.put(key, content)
             put += 1
-            report("images and files", put, manifest.blobs)
+            report("images", put, manifest.blobs)
 
 
 async def _copy_ledger(container: AsyncContainer, out: "_Written", report: Report) -> int:
