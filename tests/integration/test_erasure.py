@@ -543,7 +543,6 @@ class TestTheLedger:
             # Where neither can be opened the start goes on all the same.
             assert [await found_code(restored, one) for one in (ada, ben)] == [404, 500]
 
-    async def test_a_reference_that_went_with_somebody_goes_wherever_the_backup_has_it(
     async def test_merges_of_merges_undone_after_the_backup_leave_everybody_their_own_faces(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
@@ -564,6 +563,7 @@ class TestTheLedger:
             assert [await found_code(restored, one) for one in (first, second, third, last)] == [200, 404, 200, 404]
             assert [await found(restored, picture) for picture in (ADA, BEN, EVE, dan)] == [[first], [], [third], []]
 
+    async def test_a_reference_that_went_with_somebody_goes_wherever_the_backup_has_it(
         self, postgres_url: str, database_url: str, tmp_path: Path, blobs: CountingBlobStore
     ) -> None:
         async with running(database_url, tmp_path, blobs) as before:
