@@ -394,32 +394,33 @@ class SlowToCommit(Transaction):
         await self._transaction.rollback()
 
 
+async def tell(node: InProcess, job: str, *people: str) -> list[dict[str, Any]]:
+    """Let a job say whom it has enrolled, as one that remembers all of it does, and return what is kept of it."""
+    items = [{"index": place, "person_id": one, "accepted": []} for place, one in enumerate(people)]
+    later = datetime.now(UTC) + timedelta(hours=2)
+
+    def told(job: Job) -> Job | None:
+        held = job if job.run else job.claimed(later, lease=timedelta(hours=1))
+        return held and held.renewed(1, held_until=later, progress=JobProgress(), result={"items": items})
+
+    async with node.container(scope=Scope.REQUEST) as unit:
+        await (await unit.get(ChangeJob))(workspace=node.workspace, job=JobId(UUID(job)), by=told)
+    shown: list[dict[str, Any]] = (await node.client.get(f"/jobs/{job}")).json()["result"]["items"]
+    return shown
+
+
 class TestWhatJobsTell:
-    async def tell(self, node: InProcess, job: str, *people: str) -> list[dict[str, Any]]:
-        """Let a job say whom it has enrolled, as one that remembers all of it does, and return what is kept of it."""
-        items = [{"index": place, "person_id": one, "accepted": []} for place, one in enumerate(people)]
-        later = datetime.now(UTC) + timedelta(hours=2)
-
-        def told(job: Job) -> Job | None:
-            held = job if job.run else job.claimed(later, lease=timedelta(hours=1))
-            return held and held.renewed(1, held_until=later, progress=JobProgress(), result={"items": items})
-
-        async with node.container(scope=Scope.REQUEST) as unit:
-            await (await unit.get(ChangeJob))(workspace=node.workspace, job=JobId(UUID(job)), by=told)
-        shown: list[dict[str, Any]] = (await node.client.get(f"/jobs/{job}")).json()["result"]["items"]
-        return shown
-
     async def test_it_goes_with_them_is_searched_for_them_and_is_not_told_again(self, node: InProcess) -> None:
         ada, ben = await person(node, ADA), await person(node, BEN)
         job = await send_batch(node, ("ada", ADA), ("ben", BEN))
-        before = await self.tell(node, job, ada, ben)
+        before = await tell(node, job, ada, ben)
         place = "record: results of jobs, reports of moves"
         assert {look.place: look.found for look in (await proof(node, ada)).looks}[place] == 1
         await erase(node, ada)
         assert (await proof(node, ada)).gone
         after = (await node.client.get(f"/jobs/{job}")).json()["result"]["items"]
         assert (after[0]["index"], after[0]["problem"]["code"], after[1]) == (0, "person_not_found", before[1])
-        assert await self.tell(node, job, ada, ben, ben) == [*after, {**before[1], "index": 2}]
+        assert await tell(node, job, ada, ben, ben) == [*after, {**before[1], "index": 2}]
         assert (await proof(node, ada)).gone
 
     async def test_it_is_not_told_while_they_are_erased_either(self, node: InProcess) -> None:
@@ -432,7 +433,7 @@ class TestWhatJobsTell:
                 erase_person(workspace=node.workspace, gallery="default", person=PersonId(UUID(ada)))
             )
             await slow.ready.wait()
-            telling = asyncio.create_task(self.tell(node, job, ada))
+            telling = asyncio.create_task(tell(node, job, ada))
             await somebody_waits(await node.container.get(Database))
             slow.go_on.set()
             await erasing
@@ -460,12 +461,15 @@ class TestTheLedger:
     ) -> None:
         async with running(database_url, tmp_path, blobs) as before:
             ada, batch = await person(before, ADA), await send_batch(before, ("ada", ADA))
+            await tell(before, batch, ada)
         backup = await copied(postgres_url, database_url)
         async with running(database_url, tmp_path, blobs) as now:
             await erase(now, ada)
         async with running(backup, tmp_path, blobs) as restored:
             shown = (await restored.client.get(f"/jobs/{batch}")).json()
             assert (shown["status"], shown["errors"][0]["code"]) == ("failed", "database_restored")
+            assert [one["problem"]["code"] for one in shown["result"]["items"]] == ["person_not_found"]
+            assert (await proof(restored, ada)).gone
             later = await send_batch(restored, ("ada", ADA))
             entry = Erasure(
                 id=ErasureId(uuid4()), workspace=restored.workspace, erased_at=datetime.now(UTC), digests=()

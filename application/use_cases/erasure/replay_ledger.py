@@ -15,6 +15,7 @@ from application.ports.repositories import (
 )
 from application.ports.transaction import Transaction
 from application.use_cases.erasure.compare_ledger import CompareLedger
+from application.use_cases.erasure.erased_in_reports import ErasedInReports
 from application.use_cases.erasure.ledger import Ledger
 from application.use_cases.erasure.refile_erasures import RefileErasures
 from application.use_cases.jobs.abandon_bulk_enrolments import AbandonBulkEnrolments
@@ -75,6 +76,7 @@ class ReplayLedger:
     reconciliations: ReconciliationRepository
     reconcile: Reconcile
     abandon: AbandonBulkEnrolments
+    reports: ErasedInReports
     note_stray: NoteStrayImages
     audit: AuditTrail
     transaction: Transaction
@@ -103,6 +105,8 @@ class ReplayLedger:
             digests = {digest for one in these for digest in one.digests}
             people += await self._erase_people(workspace, digests)
             references += await self._erase_references(workspace, digests)
+            await self.reports.forget_digests(workspace, digests)
+            await self.transaction.commit()
             await self.note_stray(workspace=workspace)
         for one in entries.values():
             await self.erasures.add(one)
