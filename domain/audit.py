@@ -83,6 +83,9 @@ class AuditAction(StrEnum):
     JOB_STARTED = "job.started"
     JOB_CANCELLED = "job.cancelled"
 
+    INDEX_MIGRATED = "index.migrated"
+    INDEX_DROPPED = "index.dropped"
+    INDEX_REBUILT = "index.rebuilt"
     AUDIT_EXPORTED = "audit.exported"
     MASTER_KEY_ROTATED = "master_key.rotated"
     SIGNING_KEY_ROTATED = "signing_key.rotated"

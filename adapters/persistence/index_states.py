@@ -1,15 +1,16 @@
 import time
 from typing import Any, Final, final
 
-from sqlalchemy import Row, literal, select, update
+from sqlalchemy import Row, Update, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from adapters.persistence.connection import SqlConnection
 from adapters.persistence.errors import translated
 from adapters.persistence.schema_ping import require_current
 from adapters.persistence.tables import INDEX_STATE, REFERENCES
 from application.ports.clock import Clock
-from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStates, Mark
+from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStateChanges, IndexStates, Mark
 from domain.enrolment import ReferenceId
 from domain.gallery import GalleryId
 
@@ -36,46 +37,23 @@ class SqlIndexStates(IndexStates):
             return await self._read()
         return self._known
 
-    async def change(self, before: IndexState, after: IndexState) -> bool:
-        changed = await self._update(
-            before,
-            serving=after.serving,
-            beside=after.beside,
-            filled=after.filled,
-            changed_at=after.changed_at,
-            mark_gallery=None,
-            mark_reference=None,
-            mark_references=None,
-        )
-        self._known = None
-        return changed
-
     async def mark(self) -> Mark | None:
         return _to_mark(await self._row())
 
     async def set_mark(self, state: IndexState, mark: Mark) -> bool:
-        return await self._update(
+        marked = _updated(
             state,
             mark_gallery=mark.gallery,
             mark_reference=mark.reference,
             mark_references=mark.references,
         )
-
-    async def _update(self, state: IndexState, **values: object) -> bool:
-        """Write where `state` holds, and say whether it did."""
         with translated():
             async with self._engine.connect() as connection:
-                updated = await connection.execute(
-                    update(INDEX_STATE)
-                    .where(
-                        _ROW.serving == state.serving,
-                        _ROW.beside.is_not_distinct_from(literal(state.beside)),
-                        _ROW.filled == state.filled,
-                        _ROW.changed_at == state.changed_at,
-                    )
-                    .values(**values)
-                )
-        return updated.rowcount == 1
+                return (await connection.execute(marked)).rowcount == 1
+
+    def forget(self) -> None:
+        """Read it anew the next time."""
+        self._known = None
 
     async def adopt(self) -> IndexState:
         """Let `first` answer where nobody is enrolled: there is nothing to be moved. Return what holds then.
@@ -112,6 +90,45 @@ class SqlIndexStates(IndexStates):
         with translated():
             async with self._engine.connect() as connection:
                 return (await connection.execute(select(INDEX_STATE))).one()
+
+
+@final
+class SqlIndexStateChanges(IndexStateChanges):
+    """Changes the row that `SqlIndexStates` has made."""
+
+    def __init__(self, connection: SqlConnection, states: SqlIndexStates) -> None:
+        self._connection = connection
+        self._states = states
+
+    async def change(self, before: IndexState, after: IndexState) -> bool:
+        changed = await self._connection.execute(
+            _updated(
+                before,
+                serving=after.serving,
+                beside=after.beside,
+                filled=after.filled,
+                changed_at=after.changed_at,
+                mark_gallery=None,
+                mark_reference=None,
+                mark_references=None,
+            )
+        )
+        self._connection.after_commit(self._states.forget)
+        return changed.rowcount == 1
+
+
+def _updated(state: IndexState, **values: object) -> Update:
+    """Write where `state` holds."""
+    return (
+        update(INDEX_STATE)
+        .where(
+            _ROW.serving == state.serving,
+            _ROW.beside.is_not_distinct_from(literal(state.beside)),
+            _ROW.filled == state.filled,
+            _ROW.changed_at == state.changed_at,
+        )
+        .values(**values)
+    )
 
 
 def _to_state(row: Row[Any]) -> IndexState:

@@ -1,4 +1,4 @@
-"""The port to which vector index answers, and which one is kept in line beside it."""
+"""The ports to which vector index answers, and which one is kept in line beside it: reading that, and changing it."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -55,13 +55,20 @@ class IndexStates(Protocol):
         """
 
     @abstractmethod
-    async def change(self, before: IndexState, after: IndexState) -> bool:
-        """Replace `before` by `after`; False where something else holds by now. Raises `PortUnavailable`."""
-
-    @abstractmethod
     async def mark(self) -> Mark | None:
         """Return how far the filling of `beside` came, None where it has not begun. Raises `PortUnavailable`."""
 
     @abstractmethod
     async def set_mark(self, state: IndexState, mark: Mark) -> bool:
         """Keep it until the state changes; False where another one holds by now. Raises `PortUnavailable`."""
+
+
+class IndexStateChanges(Protocol):
+    """Changes it with the running transaction."""
+
+    @abstractmethod
+    async def change(self, before: IndexState, after: IndexState) -> bool:
+        """Replace `before` by `after`; False where something else holds by now. Raises `PortUnavailable`.
+
+        This process knows of it with the commit.
+        """

@@ -115,8 +115,8 @@ async def _move(settings: Settings, to: IndexName, *, offline: bool) -> Moved:
 
 
 async def _drop(settings: Settings, name: IndexName) -> Dropped:
-    async with session(settings) as container:
-        drop = await container.get(DropIndex)
+    async with session(settings) as container, container(scope=Scope.REQUEST) as unit:
+        drop = await unit.get(DropIndex)
         with console.status(f"Leaving {escape(name)}"):
             return await drop(name=name)
 

@@ -9,7 +9,7 @@ from dishka import Provider, Scope, alias, provide
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from adapters.persistence.database import Database, engine
-from adapters.persistence.index_states import SqlIndexStates
+from adapters.persistence.index_states import SqlIndexStateChanges, SqlIndexStates
 from adapters.persistence.rotations import SqlRotations
 from adapters.vector_index.deferred import deferred
 from adapters.vector_index.pgvector import EXACT_UP_TO, PgvectorVectorIndex
@@ -18,7 +18,7 @@ from application.ports.calibrations import Calibrations
 from application.ports.clock import Clock
 from application.ports.errors import PortRejected, PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
-from application.ports.index_states import IndexName, IndexStates
+from application.ports.index_states import IndexName, IndexStateChanges, IndexStates
 from application.ports.keyed_hash import KeyedHash
 from application.ports.ping import Ping
 from application.ports.rotations import Rotations
@@ -134,6 +134,7 @@ class IndexProvider(Provider):
         return SqlIndexStates(database.pings, IndexName(settings.vector_index.called), clock=clock)
 
     states = alias(source=SqlIndexStates, provides=IndexStates)
+    state_changes = provide(SqlIndexStateChanges, provides=IndexStateChanges, scope=Scope.REQUEST)
 
     @provide
     def rotations(self, database: Database) -> Rotations:

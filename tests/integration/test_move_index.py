@@ -16,17 +16,19 @@ from sqlalchemy import text, update
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
 from adapters.persistence import index_states
+from adapters.persistence.audit_trail import SqlAuditTrail
 from adapters.persistence.connection import SqlConnection
-from adapters.persistence.database import engine
+from adapters.persistence.database import Database, engine
 from adapters.persistence.tables import REFERENCES
 from adapters.vector_index.memory import MemoryVectorIndex
 from adapters.vector_index.pgvector import PgvectorVectorIndex
 from adapters.vector_index.qdrant import open_qdrant
 from application.ports.errors import PortBusy, PortRejected, PortUnavailable
 from application.ports.face_embedder import FaceEmbedder
-from application.ports.index_states import IndexName, IndexState, IndexStates, Mark
+from application.ports.index_states import IndexName, IndexState, IndexStateChanges, IndexStates, Mark
 from application.ports.record import Record
 from application.ports.repositories import Page
+from application.ports.transaction import Transaction
 from application.ports.vector_index import Entry, Neighbour, VectorIndex
 from application.use_cases.galleries.create_gallery import CreateGallery
 from application.use_cases.matching.search_faces import SearchFaces, SearchResult
@@ -37,6 +39,7 @@ from application.use_cases.references.list_references import ListReferences
 from application.use_cases.upkeep import compare_indexes, drop_index, move_index
 from application.use_cases.upkeep.drop_index import DropIndex, Dropped
 from application.use_cases.upkeep.move_index import Moved, MoveIndex, Stage
+from application.use_cases.upkeep.rebuild_index import RebuildIndex
 from application.use_cases.upkeep.show_indexes import ShowIndexes, ShownIndexes
 from application.use_cases.upkeep.verify_index import IndexReport, VerifyIndex
 from application.use_cases.upkeep.write_index import AT_ONCE, WriteIndex
@@ -717,9 +720,6 @@ class Restless(IndexStates):
         self._changed_at += timedelta(seconds=1)
         return IndexState(serving=OLD, changed_at=self._changed_at)
 
-    async def change(self, before: IndexState, after: IndexState) -> bool:
-        raise NotImplementedError
-
     async def mark(self) -> Mark | None:
         raise NotImplementedError
 
@@ -902,6 +902,47 @@ class TestWriting:
         await until(searchable)
 
 
+@pytest.mark.usefixtures("known_sooner")
+class TestAudit:
+    async def test_what_is_done_with_an_index_is_written_down(self, node: Node, database: Database) -> None:
+        await node.enrol("ada")
+        await node.move(NEW)
+        await node.do(DropIndex, name=OLD)
+        await node.here(RebuildIndex)
+        asked = "SELECT action, details FROM audit_entries WHERE action LIKE 'index.%' ORDER BY at"
+        async with database.reads.connect() as connection:
+            found = (await connection.execute(text(asked))).all()
+        assert [(one.action, one.details) for one in found] == [
+            ("index.migrated", {"stage": "begun", "index": NEW}),
+            ("index.migrated", {"stage": "switched", "index": NEW}),
+            ("index.dropped", {"stage": "left", "index": OLD}),
+            ("index.dropped", {"stage": "emptied", "index": OLD}),
+            ("index.rebuilt", {"references": 1, "waiting": 0}),
+        ]
+
+    async def test_a_change_that_cannot_be_written_down_is_none(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write = SqlAuditTrail.write
+
+        async def gone(self: SqlAuditTrail) -> None:
+            if any(one.event.action.startswith("index.") for one in self._noted):
+                raise PortUnavailable("database", "gone")
+            await write(self)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SqlAuditTrail, "write", gone)
+            with pytest.raises(PortUnavailable):
+                await node.move(NEW)
+            assert (await node.shown()).state.beside is None
+        await node.move(NEW)
+        with monkeypatch.context() as patched:
+            patched.setattr(SqlAuditTrail, "write", gone)
+            with pytest.raises(PortUnavailable):
+                await node.do(DropIndex, name=OLD)
+        assert (await node.shown()).state.beside == OLD
+
+
 class TestStates:
     async def test_a_mark_holds_until_the_state_changes(self, node: Node) -> None:
         states = await node.container.get(IndexStates)
@@ -912,7 +953,10 @@ class TestStates:
         assert await states.mark() == mark
         after = replace(before, beside=NEW)
         assert not await states.set_mark(after, mark)
-        assert await states.change(before, after)
-        assert await states.mark() is None
-        assert not await states.change(before, IndexState(serving=NEW, changed_at=before.changed_at))
+        async with node.container(scope=Scope.REQUEST) as unit:
+            changes = await unit.get(IndexStateChanges)
+            assert await changes.change(before, after)
+            await (await unit.get(Transaction)).commit()
+            assert await states.mark() is None
+            assert not await changes.change(before, IndexState(serving=NEW, changed_at=before.changed_at))
         assert await states.now() == after

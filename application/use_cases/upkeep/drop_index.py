@@ -3,13 +3,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.errors import PortRejected
-from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStates
+from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStateChanges, IndexStates
 from application.ports.inventory import Inventory
+from application.ports.transaction import Transaction
 from application.ports.vector_index import Droppable, VectorIndex
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.all_galleries import all_galleries
+from domain.audit import INSTANCE, AuditAction, AuditEvent
 from domain.embedding import SpaceId
 from domain.errors import VersionMismatch
 from domain.gallery import Gallery
@@ -44,8 +47,11 @@ class DropIndex:
     """
 
     states: IndexStates
+    changes: IndexStateChanges
     spaces: ServedSpaces
     inventory: Inventory
+    audit: AuditTrail
+    transaction: Transaction
     clock: Clock
 
     async def __call__(self, *, name: IndexName) -> Dropped:
@@ -58,7 +64,7 @@ class DropIndex:
         if name == state.serving:
             raise PortRejected("vector_index", f"{name!r} answers searches; move to another one first")
         if name == state.beside:
-            await self._leave(state)
+            await self._leave(state, name)
         elif name not in self.spaces.first.indexes:
             raise PortRejected("vector_index", f"no index named {name!r} is written, or set up here")
         served = {space.id for space in self.spaces.all}
@@ -66,15 +72,24 @@ class DropIndex:
         unserved = {space: galleries for space, galleries in held.items() if space not in served}
         if name not in self.spaces.first.indexes:
             return Dropped(set_up=False, unserved=unserved)
-        return Dropped(set_up=True, cleared=await self._emptied(name), unserved=unserved)
+        cleared = await self._emptied(name)
+        await self._note(name, stage="emptied")
+        return Dropped(set_up=True, cleared=cleared, unserved=unserved)
 
-    async def _leave(self, state: IndexState) -> None:
+    async def _note(self, name: IndexName, *, stage: str) -> None:
+        self.audit.note(
+            AuditEvent(workspace=INSTANCE, action=AuditAction.INDEX_DROPPED, details={"stage": stage, "index": name})
+        )
+        await self.transaction.commit()
+
+    async def _leave(self, state: IndexState, name: IndexName) -> None:
         # Before: whoever does not know of a switch yet still searches it, so it is written until all do. After: whoever
         # does not know of this yet still writes it, and a search that ends before its storage goes is right.
         await asyncio.sleep(2 * KNOWN_WITHIN)
         left = replace(state, beside=None, filled=False, changed_at=self.clock.now())
-        if not await self.states.change(state, left):
+        if not await self.changes.change(state, left):
             raise VersionMismatch("another command changed which index answers, or which is filled, meanwhile")
+        await self._note(name, stage="left")
         await asyncio.sleep(2 * KNOWN_WITHIN)
 
     async def _emptied(self, name: IndexName) -> tuple[SpaceId, ...]:

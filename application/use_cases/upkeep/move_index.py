@@ -5,15 +5,18 @@ from enum import Enum
 from typing import final
 from uuid import UUID
 
+from application.ports.audit import AuditTrail
 from application.ports.clock import Clock
 from application.ports.errors import PortRejected, PortUnavailable
-from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStates
+from application.ports.index_states import KNOWN_WITHIN, IndexName, IndexState, IndexStateChanges, IndexStates
 from application.ports.inventory import Inventory
 from application.ports.record import Record
+from application.ports.transaction import Transaction
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.all_galleries import all_galleries
 from application.use_cases.upkeep.compare_indexes import Compared, CompareIndexes
 from application.use_cases.upkeep.fill_index import FillIndex
+from domain.audit import INSTANCE, AuditAction, AuditEvent
 from domain.embedding import SpaceId
 from domain.errors import VersionMismatch
 from domain.gallery import Gallery, GalleryId
@@ -74,11 +77,14 @@ class MoveIndex:
     """
 
     states: IndexStates
+    changes: IndexStateChanges
     spaces: ServedSpaces
     inventory: Inventory
     record: Record
     fill: FillIndex
     compare: CompareIndexes
+    audit: AuditTrail
+    transaction: Transaction
     clock: Clock
 
     async def __call__(self, *, to: IndexName, told: Told = lambda *_: None) -> Moved:
@@ -124,7 +130,7 @@ class MoveIndex:
                 "vector_index",
                 f"the installation is between {state.serving!r} and {state.beside!r}: drop the latter first",
             )
-        return await self._changed(state, replace(state, beside=to, filled=False))
+        return await self._changed(state, replace(state, beside=to, filled=False), to=to, stage="begun")
 
     async def _filled(self, state: IndexState, to: IndexName, references: int, told: Told) -> Compared:
         """Fill and compare. The wait is repeated by a move that goes on: the first may have been cut short."""
@@ -147,12 +153,18 @@ class MoveIndex:
     async def _switched(self, state: IndexState, to: IndexName) -> IndexState:
         """Let both change places; one that is not set up here, nobody may be able to write: it is left behind."""
         old = state.serving if state.serving in self.spaces.first.indexes else None
-        return await self._changed(state, replace(state, serving=to, beside=old, filled=old is not None))
+        switched = replace(state, serving=to, beside=old, filled=old is not None)
+        return await self._changed(state, switched, to=to, stage="switched")
 
-    async def _changed(self, before: IndexState, after: IndexState) -> IndexState:
+    async def _changed(self, before: IndexState, after: IndexState, *, to: IndexName, stage: str) -> IndexState:
+        """Change it and write that down, in one transaction."""
         dated = replace(after, changed_at=self.clock.now())
-        if not await self.states.change(before, dated):
+        if not await self.changes.change(before, dated):
             raise VersionMismatch("another command changed which index answers, or which is filled, meanwhile")
+        self.audit.note(
+            AuditEvent(workspace=INSTANCE, action=AuditAction.INDEX_MIGRATED, details={"stage": stage, "index": to})
+        )
+        await self.transaction.commit()
         return dated
 
     async def _settled(self, to: IndexName, before: int) -> None:

@@ -3,11 +3,14 @@ from dataclasses import dataclass
 from typing import final
 from uuid import UUID
 
+from application.ports.audit import AuditTrail
 from application.ports.index_states import IndexStates
 from application.ports.record import Record
 from application.ports.repositories import ReferenceRepository
+from application.ports.transaction import Transaction
 from application.use_cases.spaces import ServedSpaces
 from application.use_cases.upkeep.mend_index import AT_ONCE, MendIndex
+from domain.audit import AuditAction, AuditEvent
 from domain.gallery import GalleryId
 from domain.workspace import WorkspaceId
 
@@ -39,6 +42,8 @@ class RebuildIndex:
     states: IndexStates
     spaces: ServedSpaces
     mend: MendIndex
+    audit: AuditTrail
+    transaction: Transaction
 
     async def __call__(
         self, *, workspace: WorkspaceId, gallery: GalleryId | str, counted: Counted = lambda _: None
@@ -63,4 +68,15 @@ class RebuildIndex:
             after = page.next_after
             more = after is not None
         stale = await self.mend(workspace=workspace, gallery=place.id, references=sorted(indexed))
-        return Rebuilt(references=done - waiting, waiting=waiting + stale)
+        rebuilt = Rebuilt(references=done - waiting, waiting=waiting + stale)
+        self.audit.note(
+            AuditEvent(
+                workspace=workspace,
+                action=AuditAction.INDEX_REBUILT,
+                subject=place.id,
+                gallery=place.id,
+                details={"references": rebuilt.references, "waiting": rebuilt.waiting},
+            )
+        )
+        await self.transaction.commit()
+        return rebuilt
