@@ -178,6 +178,7 @@ async def test_refused_calls_stand_where_their_caller_belongs(service: InProcess
     (ours,) = await entries(service, action="call.refused")
     assert (ours["outcome"], ours["actor_kind"]) == ("credential_missing", "key")
     assert ours["details"] == {"call": "list_instance_audit"}
+    await (await service.container.get(AuditBatch)).flush()
     async with database.reads.connect() as connection:
         columns = AUDIT_ENTRIES.c
         found = await connection.execute(
