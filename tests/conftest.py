@@ -4,6 +4,7 @@ import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -78,10 +79,8 @@ async def migrated_url(postgres_url: str) -> str:
 @pytest.fixture
 async def database_url(postgres_url: str, migrated_url: str) -> AsyncIterator[str]:
     """A migrated database for one test."""
-    name = f"test_{uuid4().hex}"
-    await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {make_url(migrated_url).database}")
-    yield beside(postgres_url, name)
-    await drop_database(postgres_url, name)
+    async with another_database(postgres_url, migrated_url) as url:
+        yield url
 
 
 @pytest.fixture
@@ -161,6 +160,15 @@ def lfw(shared: Path) -> Path:
 def lfw_mini(shared: Path) -> Path:
     """A few of them."""
     return _photographs(shared, "lfw-mini")
+
+
+@asynccontextmanager
+async def another_database(url: str, template: str) -> AsyncIterator[str]:
+    """A copy of a database to which nobody is connected, on the same server."""
+    name = f"test_{uuid4().hex}"
+    await execute(url, f"CREATE DATABASE {name} TEMPLATE {make_url(template).database}")
+    yield beside(url, name)
+    await drop_database(url, name)
 
 
 def beside(url: str, database: str) -> str:

@@ -1,5 +1,6 @@
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -10,11 +11,13 @@ from application.ports.access_tokens import AccessClaims, AccessTokens, SigningK
 from application.ports.accounts import MembershipRepository, SessionRepository, UserRepository
 from application.ports.id_generator import IdGenerator
 from application.ports.transaction import Transaction
+from application.use_cases.keys.issue_key import IssueKey
 from application.use_cases.workspaces.new_workspace import NewWorkspace
+from domain import credential
 from domain.permission import Role
 from domain.user import Session, SessionId, User, UserId
 from domain.workspace import Membership, WorkspaceId
-from tests.e2e.in_process import Served
+from tests.e2e.in_process import InProcess, Served
 
 MINUTES = timedelta(minutes=15)
 
@@ -93,6 +96,17 @@ async def another_workspace(container: AsyncContainer, owner: UserId | None = No
         workspace, _ = await (await unit.get(NewWorkspace))(name=uuid4().hex, owner=owner)
         await (await unit.get(Transaction)).commit()
     return workspace.id
+
+
+@asynccontextmanager
+async def in_another_workspace(service: InProcess) -> AsyncIterator[InProcess]:
+    """The same service, called with a key for everything in a workspace of its own."""
+    workspace = await another_workspace(service.container)
+    async with service.container(scope=Scope.REQUEST) as unit:
+        issued = await (await unit.get(IssueKey))(workspace=workspace, name="x", scopes=frozenset(credential.Scope))
+        await (await unit.get(Transaction)).commit()
+    async with caller(service, {"X-API-Key": issued.secret}) as client:
+        yield replace(service, workspace=workspace, client=client)
 
 
 def caller(service: Served, headers: Mapping[str, str]) -> httpx.AsyncClient:

@@ -13,19 +13,32 @@ from application.use_cases.jobs.start_job import StartJob
 from domain.credential import looks_like_key
 from domain.job import JobWork
 from domain.permission import Role, Scope
-from tests.conftest import execute
+from tests.conftest import another_database, execute
 from tests.e2e.in_process import InProcess, in_process, settings_for
-from tests.e2e.signed_in import another_workspace, caller, sign_in
+from tests.e2e.signed_in import another_workspace, caller, in_another_workspace, sign_in
 from tests.e2e.wire import is_problem
 from tests.e2e.with_jobs import WithJobs
 
 NOBODY = "01a1f9ba-6210-711f-a62a-9f40b20f2bb1"
 
 
-@pytest.fixture
-async def service(database_url: str, tmp_path: Path) -> AsyncIterator[InProcess]:
-    async with in_process(settings_for(database_url, tmp_path, tmp_path), WithJobs(), work=False) as running:
+@pytest.fixture(scope="module")
+async def _running(
+    postgres_url: str, migrated_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[InProcess]:
+    folder = tmp_path_factory.mktemp("api_keys")
+    async with (
+        another_database(postgres_url, migrated_url) as url,
+        in_process(settings_for(url, folder, folder), WithJobs(), work=False) as running,
+    ):
         yield running
+
+
+@pytest.fixture
+async def service(_running: InProcess) -> AsyncIterator[InProcess]:
+    """One for all, in another workspace each time."""
+    async with in_another_workspace(_running) as mine:
+        yield mine
 
 
 async def made(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON

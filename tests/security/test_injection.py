@@ -20,11 +20,11 @@ from adapters.persistence.tables import METADATA
 from domain.permission import Permission, Role
 from entrypoints.http.access import PERMISSION_OPTION
 from entrypoints.http.app import API
-from entrypoints.settings import RateLimitSettings
-from tests.conftest import beside, execute
+from tests.conftest import another_database
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import caller, sign_in
 from tests.e2e.with_jobs import WithJobs
+from tests.security.house import with_rates
 
 PAYLOADS: Final = (
     "\\'; DELETE FROM galleries; --' OR '1'='1",
@@ -62,21 +62,17 @@ class House:
 
 @pytest.fixture(scope="module")
 async def house(postgres_url: str, migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    name = f"test_{uuid4().hex}"
-    await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {migrated_url.rpartition('/')[2].partition('?')[0]}")
     folder: Path = tmp_path_factory.mktemp("injection")
-    url = beside(postgres_url, name)
-    settings = msgspec.structs.replace(
-        settings_for(url, folder, folder), rate_limits=RateLimitSettings(key="0", user="0", address="0", auth="0")
-    )
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with in_process(settings, WithJobs(), work=False) as service, engine.connect() as rows:
-        enrolled = await service.client.post(
-            "/galleries/default/references", files={"image": ("ada", ADA)}, data={"external_id": "ada"}
-        )
-        assert enrolled.status_code == 201, enrolled.text
-        yield House(service, rows, service.app.openapi_schema.to_schema()["paths"])
-    await engine.dispose()
+    async with another_database(postgres_url, migrated_url) as url:
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        settings = with_rates(settings_for(url, folder, folder))
+        async with in_process(settings, WithJobs(), work=False) as service, engine.connect() as rows:
+            enrolled = await service.client.post(
+                "/galleries/default/references", files={"image": ("ada", ADA)}, data={"external_id": "ada"}
+            )
+            assert enrolled.status_code == 201, enrolled.text
+            yield House(service, rows, service.app.openapi_schema.to_schema()["paths"])
+        await engine.dispose()
 
 
 @pytest.mark.parametrize("route", API, ids=lambda route: f"{next(iter(route.http_methods))} {next(iter(route.paths))}")

@@ -25,7 +25,6 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from sqlalchemy.engine import make_url
 
 from adapters.face_embedder.memory import MemoryFaceEmbedder
 from application.ports.transaction import Transaction
@@ -34,7 +33,7 @@ from domain.job import JobWork
 from domain.permission import OF_SCOPE, Permission, Role
 from entrypoints.http.access import PERMISSION_OPTION
 from entrypoints.http.app import API
-from tests.conftest import beside, drop_database, execute
+from tests.conftest import another_database
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import SignedIn, another_workspace, caller, sign_in
 from tests.e2e.with_jobs import WithJobs
@@ -101,16 +100,15 @@ async def documented(
     postgres_url: str, migrated_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Documented]:
     """A service over a database of its own, which limits nobody's rate."""
-    name = f"documented_{uuid4().hex}"
-    await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {make_url(migrated_url).database}")
     folder = tmp_path_factory.mktemp("documented")
-    chosen = with_rates(settings_for(beside(postgres_url, name), folder, folder))
-    async with in_process(chosen, WithJobs(), work=False) as service:
+    async with (
+        another_database(postgres_url, migrated_url) as url,
+        in_process(with_rates(settings_for(url, folder, folder)), WithJobs(), work=False) as service,
+    ):
         document = (await service.client.get(f"{SERVICE}/openapi.json")).json()
         schema = schemathesis.openapi.from_dict(document)
         operations = [one.ok() for one in schema.get_all_operations()]
         yield Documented(service, {(one.method.upper(), one.path): one for one in operations})
-    await drop_database(postgres_url, name)
 
 
 async def one_of_everything(service: InProcess) -> dict[str, str]:

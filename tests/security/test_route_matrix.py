@@ -8,7 +8,6 @@ from typing import Final
 from uuid import uuid4
 
 import jwt
-import msgspec
 import pytest
 from dishka import Scope as Lifetime
 from litestar.handlers import HTTPRouteHandler
@@ -21,11 +20,12 @@ from domain.permission import IN_WORKSPACE, OF_ROLE, OF_SCOPE, Permission, Role,
 from domain.workspace import WorkspaceId
 from entrypoints.http.access import PERMISSION_OPTION, guard
 from entrypoints.http.app import API
-from entrypoints.settings import RateLimitSettings, Settings
-from tests.conftest import beside, execute
+from entrypoints.settings import Settings
+from tests.conftest import another_database, execute
 from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import another_workspace, caller, sign_in, signed
 from tests.e2e.with_jobs import WithJobs
+from tests.security.house import with_rates
 
 NOBODY: Final = "01a1f9ba-6210-711f-a62a-9f40b20f2bb1"
 """An id that nothing has, in whichever workspace: what is allowed may be called and changes nothing."""
@@ -153,12 +153,11 @@ async def service(
     postgres_url: str, migrated_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[InProcess]:
     """One for all: nothing that is called here changes what another call is answered."""
-    name = f"test_{uuid4().hex}"
-    await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {migrated_url.rpartition('/')[2].partition('?')[0]}")
     folder = tmp_path_factory.mktemp("matrix")
-    settings = settings_for(beside(postgres_url, name), folder, folder)
-    unlimited = RateLimitSettings(key="0", user="0", address="0", auth="0")
-    async with in_process(msgspec.structs.replace(settings, rate_limits=unlimited), WithJobs(), work=False) as running:
+    async with (
+        another_database(postgres_url, migrated_url) as url,
+        in_process(with_rates(settings_for(url, folder, folder)), WithJobs(), work=False) as running,
+    ):
         yield running
 
 
