@@ -63,7 +63,9 @@ from domain.person import Person, PersonId
 from domain.quality import Reason
 from domain.workspace import WorkspaceId
 from entrypoints.settings import DatabaseSettings, Settings
-from tests.e2e.in_process import StandIns, in_process
+from tests.conftest import another_database
+from tests.e2e.in_process import InProcess, StandIns, in_process
+from tests.e2e.signed_in import another_workspace
 
 T = TypeVar("T")
 GALLERY = "default"
@@ -146,10 +148,11 @@ class Core:
 
     async def due(self, **later: float) -> list[ReferenceId]:
         async with self.ready(ReconciliationRepository) as notes:
-            return [reference for _, reference in await notes.due(datetime.now(UTC) + timedelta(**later), limit=100)]
+            due = await notes.due(datetime.now(UTC) + timedelta(**later), limit=1000)
+        return [reference for workspace, reference in due if workspace == self.workspace]
 
     async def images(self) -> list[str]:
-        return [key async for key in self.backends.blobs.keys("")]
+        return [key async for key in self.backends.blobs.keys(f"images/{self.workspace}/")]
 
     async def execute(self, statement: str) -> None:
         async with self.ready(SqlConnection) as connection:
@@ -167,11 +170,34 @@ class Core:
             return bool((await connection.execute(text(waiting))).all())
 
 
+@pytest.fixture(scope="module")
+async def _running(
+    postgres_url: str, migrated_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[InProcess]:
+    async with (
+        another_database(postgres_url, migrated_url) as url,
+        in_process(settings_of(url, tmp_path_factory.mktemp("core")), MadeUp(MemoryFaceEmbedder()), work=False) as one,
+    ):
+        yield one
+
+
 @pytest.fixture
-async def core(database_url: str, tmp_path: Path) -> AsyncIterator[Core]:
-    settings = Settings(data_dir=tmp_path / "data", database=DatabaseSettings(url=database_url))
-    async with in_process(settings, MadeUp(MemoryFaceEmbedder()), work=False) as running:
+async def core(_running: InProcess) -> AsyncIterator[Core]:
+    """One for all, in another workspace each time."""
+    backends = _running.backends
+    yield Core(_running.container, await another_workspace(_running.container), backends)
+    backends.index.down, backends.index.before_upsert, backends.blobs.after_put = False, None, None
+
+
+@pytest.fixture
+async def own_core(database_url: str, tmp_path: Path) -> AsyncIterator[Core]:
+    """One over a database and backends of its own."""
+    async with in_process(settings_of(database_url, tmp_path), MadeUp(MemoryFaceEmbedder()), work=False) as running:
         yield Core(running.container, running.workspace, running.backends)
+
+
+def settings_of(url: str, folder: Path) -> Settings:
+    return Settings(data_dir=folder / "data", database=DatabaseSettings(url=url))
 
 
 async def outcomes(*calls: Awaitable[Any]) -> list[Any]:
@@ -231,12 +257,11 @@ class TestEnrolment:
         assert len(await core.references()) == 10
 
     async def test_a_gallery_of_another_space_takes_and_searches_nothing(
-        self, core: Core, database_url: str, tmp_path: Path
+        self, own_core: Core, database_url: str, tmp_path: Path
     ) -> None:
-        await core.enrol(ADA, external_id="ada")
-        settings = Settings(data_dir=tmp_path / "data", database=DatabaseSettings(url=database_url))
+        await own_core.enrol(ADA, external_id="ada")
         other = MadeUp(MemoryFaceEmbedder(model="other@1"))
-        async with in_process(settings, other, work=False) as running:
+        async with in_process(settings_of(database_url, tmp_path), other, work=False) as running:
             newer = Core(running.container, running.workspace, running.backends)
             for call in (newer.enrol(ADA), newer.found(ADA), newer.do(VerifyFace, frames=[ADA], claimed="ada")):
                 with pytest.raises(SpaceMismatch):
@@ -447,6 +472,11 @@ class TestIndex:
 
 
 class TestReconciling:
+    @pytest.fixture
+    def core(self, own_core: Core) -> Core:
+        """Its notes are changed as a whole."""
+        return own_core
+
     async def test_a_reference_that_does_not_open_holds_up_no_other(self, core: Core) -> None:
         core.backends.index.down = True
         ada, ben = [(await core.enrol(picture)).accepted[0] for picture in (ADA, BEN)]
@@ -525,9 +555,8 @@ class TestReconciling:
         self, core: Core, database_url: str, tmp_path: Path
     ) -> None:
         ada = (await core.enrol(ADA)).accepted[0]
-        settings = Settings(data_dir=tmp_path / "data", database=DatabaseSettings(url=database_url))
         other = MadeUp(MemoryFaceEmbedder(model="other@1"), core.backends.blobs)
-        async with in_process(settings, other, work=False) as running:
+        async with in_process(settings_of(database_url, tmp_path), other, work=False) as running:
             newer = Core(running.container, running.workspace, running.backends)
             await newer.do(DeletePerson, person=ada.person)
             assert await newer.images() == []
