@@ -11,6 +11,7 @@ from uuid import UUID
 import numpy as np
 from dishka import AsyncContainer, Provider, provide
 from dishka import Scope as Lifetime
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from sqlalchemy import insert
 
@@ -131,7 +132,9 @@ def _filled(bench: Bench) -> Crowd:
         galleries: dict[int, GalleryId] = {}
         references: list[ReferenceId] = []
         taken: list[str] = []
-        async with opened(service.settings, StandInProvider(space)) as container:
+        # A thousand people a statement: what a call may take is no measure of it.
+        database = replace(service.settings.database, timeout=60.0)
+        async with opened(replace(service.settings, database=database), StandInProvider(space)) as container:
             for size in SIZES:
                 loop = asyncio.get_running_loop()
                 began = loop.time()
