@@ -38,8 +38,8 @@ from tests.e2e.in_process import InProcess, in_process, settings_for
 from tests.e2e.signed_in import SignedIn, another_workspace, caller, sign_in
 from tests.e2e.with_jobs import WithJobs
 from tests.security.house import with_rates
+from tests.security.listening import listening
 
-SERVICE: Final = "http://facepass"
 PICTURE: Final = MemoryFaceEmbedder.picture("ada")
 ENCODED: Final = base64.b64encode(PICTURE).decode()
 CHECKS: Final = [
@@ -88,9 +88,10 @@ def generated(operation: APIOperation, mode: GenerationMode) -> list[Case]:
 
 @dataclass(frozen=True, slots=True)
 class Documented:
-    """A service, and what it says of itself."""
+    """A service that listens on a port, and what it says of itself."""
 
     service: InProcess
+    url: str
     operations: Mapping[tuple[str, str], APIOperation]
     """By method and path."""
 
@@ -101,14 +102,17 @@ async def documented(
 ) -> AsyncIterator[Documented]:
     """A service over a database of its own, which limits nobody's rate."""
     folder = tmp_path_factory.mktemp("documented")
-    async with (
-        another_database(postgres_url, migrated_url) as url,
-        in_process(with_rates(settings_for(url, folder, folder)), WithJobs(), work=False) as service,
-    ):
-        document = (await service.client.get(f"{SERVICE}/openapi.json")).json()
-        schema = schemathesis.openapi.from_dict(document)
-        operations = [one.ok() for one in schema.get_all_operations()]
-        yield Documented(service, {(one.method.upper(), one.path): one for one in operations})
+    async with another_database(postgres_url, migrated_url) as database:
+        settings = with_rates(settings_for(database, folder, folder))
+        async with (
+            in_process(settings, WithJobs(), work=False) as service,
+            listening(service.app, settings) as url,
+            httpx.AsyncClient() as client,
+        ):
+            document = (await client.get(f"{url}/openapi.json")).json()
+            schema = schemathesis.openapi.from_dict(document)
+            operations = [one.ok() for one in schema.get_all_operations()]
+            yield Documented(service, url, {(one.method.upper(), one.path): one for one in operations})
 
 
 async def one_of_everything(service: InProcess) -> dict[str, str]:
@@ -228,11 +232,11 @@ async def complaints(documented: Documented, route: HTTPRouteHandler) -> list[st
     )
     cases = [plain, *generated(operation, GenerationMode.POSITIVE), *generated(operation, GenerationMode.NEGATIVE)]
     found, statuses = [], []
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), timeout=60.0) as client:
+    async with httpx.AsyncClient(timeout=60.0) as client:
         for number, case in enumerate(cases):
             if number % 2 == 0:  # what is there is asked for every second time
                 case.path_parameters = {name: there[name] for name in case.path_parameters or {}}
-            answer = await client.send(request_of(case, credential))
+            answer = await client.send(request_of(case, documented.url, credential))
             statuses.append(answer.status_code)
             try:
                 case.validate_response(answer, checks=CHECKS)
@@ -243,9 +247,9 @@ async def complaints(documented: Documented, route: HTTPRouteHandler) -> list[st
     return found
 
 
-def request_of(case: Case, credential: Mapping[str, str]) -> httpx.Request:
+def request_of(case: Case, url: str, credential: Mapping[str, str]) -> httpx.Request:
     """Write a request as it goes out, with a credential that is good in place of a made-up one."""
-    written = requests.Request(**case.as_transport_kwargs(base_url=SERVICE)).prepare()
+    written = requests.Request(**case.as_transport_kwargs(base_url=url)).prepare()
     headers = {name: value for name, value in written.headers.items() if name.lower() not in CREDENTIALS}
     return httpx.Request(
         written.method or "", written.url or "", headers={**headers, **credential}, content=written.body
@@ -267,6 +271,8 @@ async def test_a_bulk_enrolment_that_a_job_does_keeps_to_the_document(documented
         body={"items": [{"image": ENCODED}]},
         media_type="application/json",
     )
-    answer = await service.client.send(request_of(case, {"X-API-Key": service.client.headers["X-API-Key"]}))
+    credential = {"X-API-Key": service.client.headers["X-API-Key"]}
+    async with httpx.AsyncClient(timeout=60.0) as client:
+        answer = await client.send(request_of(case, documented.url, credential))
     assert answer.status_code == 202
     case.validate_response(answer, checks=CHECKS)
