@@ -7,7 +7,7 @@ from os import urandom
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from adapters.persistence.answer_repository import SqlAnswerRepository
 from adapters.persistence.api_key_repository import SqlApiKeyRepository
@@ -42,6 +42,7 @@ from domain.permission import Scope
 from domain.person import Person, PersonId
 from domain.quality import Quality, Reason
 from domain.workspace import Workspace, WorkspaceId
+from tests.locks import somebody_waits
 from tests.trail import CIPHER, KEYED_HASH, trail
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -197,16 +198,6 @@ async def locked(unit: Unit, workspace: WorkspaceId, reference: ReferenceId) -> 
     return (await unit.notes.lock(workspace, [reference]))[reference]
 
 
-async def until_somebody_waits(database: Database) -> None:
-    """Wait until a transaction of this database waits for a lock."""
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(30.0), database.reads.connect() as connection:
-        while not await connection.scalar(waiting):  # noqa: ASYNC110 - the condition is in PostgreSQL
-            await asyncio.sleep(0.01)
-
-
 async def rows(database: Database) -> dict[str, int]:
     async with database.reads.connect() as connection:
         return {
@@ -264,7 +255,7 @@ class TestTransaction:
         async with begin() as holder:
             await holder.people.get(person.workspace, person.gallery, person.id)
             waiting = asyncio.create_task(request())
-            await until_somebody_waits(database)
+            await somebody_waits(database)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -342,7 +333,7 @@ class TestGalleries:
         async with begin() as adding, begin() as removing:
             await adding.people.add(a_person(gallery), a_key(gallery.workspace))
             removal = asyncio.create_task(removing.galleries.remove(gallery.workspace, gallery.id))
-            await until_somebody_waits(database)
+            await somebody_waits(database)
             await adding.transaction.commit()
             with pytest.raises(GalleryKept):
                 await removal
@@ -397,7 +388,7 @@ class TestPeople:
         async with begin() as one, begin() as other:
             await one.people.add(first, a_key(gallery.workspace))
             adding = asyncio.create_task(other.people.add(second, a_key(gallery.workspace)))
-            await until_somebody_waits(database)
+            await somebody_waits(database)
             await one.transaction.commit()
             with pytest.raises(ExternalIdTaken):
                 await adding
@@ -415,7 +406,7 @@ class TestPeople:
         async with begin() as one, begin() as other:
             await one.people.get(person.workspace, person.gallery, person.id)
             getting = asyncio.create_task(other.people.get(person.workspace, person.gallery, person.id))
-            await until_somebody_waits(database)
+            await somebody_waits(database)
             changed = replace(person, metadata={}, version=2)
             await one.people.save(changed)
             await one.transaction.commit()
@@ -746,7 +737,7 @@ class TestReconciliations:
             removing = asyncio.create_task(
                 request.references.remove(person.workspace, person.gallery, new.reference.id)
             )
-            await until_somebody_waits(database)
+            await somebody_waits(database)
             await sweep.notes.done(person.workspace, [new.reference.id])
             await sweep.transaction.commit()
             assert (await removing).searchable
@@ -859,7 +850,7 @@ class TestAnswers:
             )
             assert await keep(first)
             keeping = asyncio.ensure_future(keep(second))
-            await until_somebody_waits(database)
+            await somebody_waits(database)
             assert not keeping.done()
             await (first.transaction.commit() if ends_with == "commit" else first.transaction.rollback())
             assert await keeping is (ends_with == "rollback")
