@@ -1,6 +1,7 @@
 """Who may do what: the one table of permissions, roles and scopes.
 
-Every route names one permission, and nothing else decides who may call it.
+Every route names one permission, and this says who has it. Whom it may be done to is narrower: an API key may be
+limited to galleries, and nobody reaches a role or a key beyond their own.
 """
 
 from collections.abc import Mapping
@@ -39,13 +40,13 @@ class Permission(StrEnum):
     EXPORT = "export"
     """Get everything that is kept about a person."""
     KEYS = "keys"
-    """Make, rotate and revoke API keys that may do no more than oneself."""
+    """Make, rotate and revoke API keys with scopes that one may give (`SCOPE_OF_ROLE`), or that one's own key has."""
     AUDIT = "audit"
     """Read and verify the audit log."""
     MEMBERS = "members"
     """See who is a member; invite, change and remove members."""
     WORKSPACE = "workspace"
-    """Rename the workspace; make and unmake owners."""
+    """Rename the workspace. Owners alone have it; that they alone make and unmake owners is by their rank."""
 
 
 class Scope(StrEnum):
